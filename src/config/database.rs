@@ -1,0 +1,72 @@
+//! `[database]`: this region's own instance of the global plane.
+
+use super::{ConfigError, positive, redacted, redacted_option};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The addresses must name one instance, never a balancer over several, because a position belongs
+/// to one instance. Each is the same instance under another role.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// As a member of `godwit_write`: used only while this region is the primary.
+    #[serde(serialize_with = "redacted")]
+    pub url: SecretString,
+    /// As a member of `godwit_read` and `pg_monitor`: every read, and the position.
+    #[serde(serialize_with = "redacted")]
+    pub read_url: SecretString,
+    /// As the schema's owner: `godwit migrate` alone.
+    #[serde(default, serialize_with = "redacted_option")]
+    pub owner_url: Option<SecretString>,
+    /// Too low: writes queue for a connection. Too high: Postgres spends its time switching; twice
+    /// its cores plus a few is a sound start.
+    #[serde(default = "default_write_connections_max")]
+    pub write_connections_max: u32,
+    #[serde(default = "default_read_connections_max")]
+    pub read_connections_max: u32,
+    /// Longest wait for a pooled connection before the request is refused.
+    #[serde(default = "default_acquire_ms_max")]
+    pub acquire_ms_max: u64,
+    /// Longest statement. Also bounds how long a read on a replica can hold back vacuum on the
+    /// primary through `hot_standby_feedback`.
+    #[serde(default = "default_statement_ms_max")]
+    pub statement_ms_max: u64,
+    /// How often the position is asked for when nobody waits.
+    #[serde(default = "default_position_idle_ms")]
+    pub position_idle_ms: u64,
+    /// How often while a request waits for a bookmark.
+    #[serde(default = "default_position_wait_ms")]
+    pub position_wait_ms: u64,
+}
+
+fn default_write_connections_max() -> u32 {
+    16
+}
+fn default_read_connections_max() -> u32 {
+    16
+}
+fn default_acquire_ms_max() -> u64 {
+    2_000
+}
+fn default_statement_ms_max() -> u64 {
+    5_000
+}
+/// Fresh enough that most bookmarks of a caught-up replica need no wait; 20 cheap statements a
+/// second.
+fn default_position_idle_ms() -> u64 {
+    50
+}
+fn default_position_wait_ms() -> u64 {
+    2
+}
+
+impl DatabaseConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        positive("database.write_connections_max", self.write_connections_max.into())?;
+        positive("database.read_connections_max", self.read_connections_max.into())?;
+        positive("database.acquire_ms_max", self.acquire_ms_max)?;
+        positive("database.statement_ms_max", self.statement_ms_max)?;
+        positive("database.position_idle_ms", self.position_idle_ms)?;
+        positive("database.position_wait_ms", self.position_wait_ms)
+    }
+}

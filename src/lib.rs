@@ -1,0 +1,4 @@
+//! Godwit: an application backend that lives in several regions at once.
+
+pub mod config;
+pub mod vocab;

@@ -1,0 +1,41 @@
+//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07).
+
+use super::{Malformed, Op};
+use std::{fmt, str::FromStr};
+
+/// 1 to 255 visible ASCII characters that name one write of one tenant. The caller chooses it, or
+/// the edge makes one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// One made at the edge: `edge-` and 128 random bits.
+    #[must_use]
+    pub fn mint(op: &Op) -> Self {
+        let mut random = [0; 16];
+        op.rng.fill(&mut random);
+        Self(format!("edge-{}", hex::encode(random)))
+    }
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Malformed::new("Idempotency-Key", "1 to 255 visible ASCII characters"))
+        }
+    }
+}
+
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+super::serde_as_text!(IdempotencyKey);

@@ -1,0 +1,74 @@
+//! The words of the house. Everything else is written in these types; this room imports nothing.
+//!
+//! Glossary, one meaning each:
+//! - *primary*: the one region whose Postgres accepts writes. *replica*: a region that follows it.
+//! - *epoch*: one primary's reign; each promotion starts the next.
+//! - *position*: how far a database has come, as (epoch, LSN). *bookmark*: a position a client holds.
+//! - *forward*: the HTTP hop of a request to the primary region. *queue*: work owed to the primary.
+//! - *change*: a record of what the primary did. *promote*: make a replica the primary.
+//! - *lag*: how old a local read can be; unknown until measured, never zero by default.
+//!
+//! Types here parse on the way in and cannot hold a bad value. Nothing here does I/O except
+//! [`clock::SystemClock`] and [`rng::SystemRng`], the only two places that read the time or draw a
+//! random number.
+
+pub mod actor;
+pub mod bookmark;
+pub mod clock;
+pub mod collection;
+pub mod epoch;
+pub mod etag;
+pub mod idempotency;
+pub mod ids;
+pub mod lsn;
+pub mod op;
+pub mod region;
+pub mod rng;
+pub mod scope;
+
+pub use actor::Actor;
+pub use bookmark::{Bookmark, EpochHistory, EpochStart, Standing};
+pub use clock::{Clock, SharedClock, SystemClock};
+pub use collection::Collection;
+pub use epoch::Epoch;
+pub use etag::Etag;
+pub use idempotency::IdempotencyKey;
+pub use ids::{ApiKeyId, ItemId, OpId, TenantId};
+pub use lsn::Lsn;
+pub use op::{Op, OpKind};
+pub use region::Region;
+pub use rng::{Rng, SharedRng, SystemRng};
+pub use scope::{Scope, Scopes};
+
+/// A text that is not a value of the type it was parsed as. Says what would be, never echoes input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {expected}")]
+pub struct Malformed {
+    pub what: &'static str,
+    pub expected: &'static str,
+}
+
+impl Malformed {
+    #[must_use]
+    pub const fn new(what: &'static str, expected: &'static str) -> Self {
+        Self { what, expected }
+    }
+}
+
+/// Serialises through `Display` and deserialises through `FromStr`, so that one grammar rules.
+macro_rules! serde_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;
