@@ -54,7 +54,10 @@ impl ClusterConfig {
         }
         // 32 characters of base64 or hex hold at least 128 bits, what HMAC-SHA-256 wants at least.
         if self.envelope_keys.values().any(|key| key.secret.expose_secret().len() < 32) {
-            return Err(ConfigError::invalid("cluster.envelope_keys", "a secret is shorter than 32 characters"));
+            return Err(ConfigError::invalid(
+                "cluster.envelope_keys",
+                "a secret is shorter than 32 characters",
+            ));
         }
         Ok(())
     }

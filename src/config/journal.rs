@@ -22,7 +22,10 @@ impl Default for JournalConfig {
 impl JournalConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if self.retention_hours < 24 {
-            return Err(ConfigError::invalid("journal.retention_hours", "must be 24 or more: clients rely on it"));
+            return Err(ConfigError::invalid(
+                "journal.retention_hours",
+                "must be 24 or more: clients rely on it",
+            ));
         }
         super::positive("journal.tombstone_days", self.tombstone_days.into())
     }

@@ -75,6 +75,7 @@ impl Config {
     ///
     /// # Errors
     /// When a source cannot be read, a key is unknown or missing, or a value makes no sense.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_from(file, std::env::vars())
     }
@@ -93,16 +94,22 @@ impl Config {
             match name.strip_suffix("_FILE") {
                 Some(base) => {
                     let read = std::fs::read_to_string(&value);
-                    let secret = read.map_err(|source| ConfigError::SecretFile { variable: name.clone(), source })?;
-                    values.insert(base.to_owned(), secret.trim_end_matches(['\r', '\n']).to_owned());
+                    let secret = read.map_err(|source| ConfigError::SecretFile {
+                        variable: name.clone(),
+                        source,
+                    })?;
+                    values
+                        .insert(base.to_owned(), secret.trim_end_matches(['\r', '\n']).to_owned());
                 }
                 None => {
                     values.insert(name, value);
                 }
             }
         }
-        let environment =
-            config::Environment::with_prefix("GODWIT").prefix_separator("__").separator("__").try_parsing(true);
+        let environment = config::Environment::with_prefix("GODWIT")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true);
         builder = builder.add_source(environment.source(Some(values)));
         let config: Self = builder.build()?.try_deserialize()?;
         config.validate()?;
@@ -183,7 +190,9 @@ mod tests {
 
     #[test]
     fn the_smallest_file_is_enough_and_the_environment_wins() {
-        let config = load(MINIMAL, &[("GODWIT__SERVER__PUBLIC_ADDR", "127.0.0.1:7000"), ("HOME", "/")]).unwrap();
+        let config =
+            load(MINIMAL, &[("GODWIT__SERVER__PUBLIC_ADDR", "127.0.0.1:7000"), ("HOME", "/")])
+                .unwrap();
         assert_eq!(config.server.public_addr.port(), 7000);
         assert_eq!(config.peers().count(), 0);
     }
@@ -212,7 +221,10 @@ mod tests {
         secret.write_all(b"redis://:hush-hush@127.0.0.1:6381\n").unwrap();
         let path = secret.path().to_str().unwrap();
         let config = load(MINIMAL, &[("GODWIT__REDIS__URL_FILE", path)]).unwrap();
-        assert_eq!(secrecy::ExposeSecret::expose_secret(&config.redis.url), "redis://:hush-hush@127.0.0.1:6381");
+        assert_eq!(
+            secrecy::ExposeSecret::expose_secret(&config.redis.url),
+            "redis://:hush-hush@127.0.0.1:6381"
+        );
         let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
         assert!(!shown.contains("hush-hush") && !shown.contains("0123456789abcdef"), "{shown}");
     }

@@ -70,7 +70,10 @@ impl RoutingConfig {
             return Err(ConfigError::invalid("routing.bookmark_wait_ms_max", reason));
         }
         if !(1..=100).contains(&self.breaker.failure_percent) {
-            return Err(ConfigError::invalid("routing.breaker.failure_percent", "must be 1 to 100"));
+            return Err(ConfigError::invalid(
+                "routing.breaker.failure_percent",
+                "must be 1 to 100",
+            ));
         }
         Ok(())
     }

@@ -88,7 +88,8 @@ impl FromStr for Bookmark {
         let bad = Malformed::new("bookmark", EXPECTED);
         let number = |t: &str, digits_max: usize| {
             let hex = t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            let canonical = !t.is_empty() && t.len() <= digits_max && (t == "0" || !t.starts_with('0'));
+            let canonical =
+                !t.is_empty() && t.len() <= digits_max && (t == "0" || !t.starts_with('0'));
             if hex && canonical { u64::from_str_radix(t, 16).ok() } else { None }
         };
         let rest = text.strip_prefix("1-").ok_or(bad.clone())?;
@@ -133,8 +134,22 @@ mod tests {
 
     #[test]
     fn refuses_what_it_did_not_print() {
-        for text in ["", "1", "1-", "1-0-5", "1-1-", "2-1-1", "1-1-1-1", "1-1-G", "1-01-1", "1-1-0a",
-            "1-1-A", "1-100000000-1", "1-1-10000000000000000", "1-+1-1"] {
+        for text in [
+            "",
+            "1",
+            "1-",
+            "1-0-5",
+            "1-1-",
+            "2-1-1",
+            "1-1-1-1",
+            "1-1-G",
+            "1-01-1",
+            "1-1-0a",
+            "1-1-A",
+            "1-100000000-1",
+            "1-1-10000000000000000",
+            "1-+1-1",
+        ] {
             assert!(text.parse::<Bookmark>().is_err(), "{text}");
         }
     }

@@ -23,7 +23,10 @@ impl FromStr for Collection {
         if first && text.len() <= 64 && text.bytes().all(ok) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Malformed::new("collection", "1 to 64 of A-Z, a-z, 0-9, _, - and ., the first a letter or digit"))
+            Err(Malformed::new(
+                "collection",
+                "1 to 64 of A-Z, a-z, 0-9, _, - and ., the first a letter or digit",
+            ))
         }
     }
 }

@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 
 /// The number of a primary's reign, 1 for the first. Each promotion inserts the next
 /// (`cluster_epoch`), and what carries an older one is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Epoch(u32);
 

@@ -42,7 +42,17 @@ mod tests {
         let tag: Etag = "\"2.17\"".parse().unwrap();
         assert_eq!((tag.epoch.get(), tag.version), (2, 17));
         assert_eq!(tag.to_string(), "\"2.17\"");
-        for text in ["2.17", "W/\"2.17\"", "\"0.1\"", "\"1.0\"", "\"1.01\"", "\"1.-1\"", "\"1.\"", "\"\"", "*"] {
+        for text in [
+            "2.17",
+            "W/\"2.17\"",
+            "\"0.1\"",
+            "\"1.0\"",
+            "\"1.01\"",
+            "\"1.-1\"",
+            "\"1.\"",
+            "\"\"",
+            "*",
+        ] {
             assert!(text.parse::<Etag>().is_err(), "{text}");
         }
     }

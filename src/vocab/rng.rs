@@ -23,6 +23,7 @@ pub fn below(rng: &dyn Rng, bound: u64) -> u64 {
 pub struct SystemRng;
 
 impl Rng for SystemRng {
+    #[expect(clippy::disallowed_methods, reason = "the one place that draws randomness")]
     fn fill(&self, bytes: &mut [u8]) {
         // Without randomness no key, id or secret would be safe to hand out.
         getrandom::fill(bytes).expect("the operating system has no random numbers");

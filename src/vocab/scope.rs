@@ -4,7 +4,9 @@ use super::Malformed;
 use std::{fmt, str::FromStr};
 
 /// One permission. They do not imply each other: a key that reads and writes has both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     Read,
