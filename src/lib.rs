@@ -1,4 +1,5 @@
 //! Godwit: an application backend that lives in several regions at once.
 
 pub mod config;
+pub mod identity;
 pub mod vocab;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod identity;
 mod journal;
 mod limits;
 mod redis;
@@ -15,6 +16,7 @@ mod topology;
 
 pub use cluster::{ClusterConfig, EnvelopeKey, PeerTls, RegionConfig};
 pub use database::DatabaseConfig;
+pub use identity::IdentityConfig;
 pub use journal::JournalConfig;
 pub use limits::{Bucket, LimitsConfig};
 pub use redis::RedisConfig;
@@ -45,6 +47,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     #[serde(default)]
     pub topology: TopologyConfig,
+    #[serde(default)]
+    pub identity: IdentityConfig,
     #[serde(default)]
     pub limits: LimitsConfig,
     #[serde(default)]
@@ -125,6 +129,7 @@ impl Config {
         self.database.validate()?;
         self.routing.validate()?;
         self.topology.validate()?;
+        self.identity.validate()?;
         self.limits.validate()?;
         self.journal.validate()?;
         self.telemetry.validate()

@@ -1,0 +1,12 @@
+//! From a credential to who is asking.
+//!
+//! A credential is parsed before anything is looked up, so that garbage costs a checksum and no
+//! query. A key found in the local replica is believed for a bounded time; a key *not* found there
+//! proves nothing, since the replica may be behind: it is never cached and never a 401 by itself,
+//! the primary decides. When the replica cannot be asked, the primary is.
+
+pub mod key;
+
+
+pub use key::ApiKeySecret;
+
