@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod identity;
+pub mod routing;
+pub mod topology;
 pub mod vocab;

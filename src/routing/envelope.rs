@@ -1,0 +1,226 @@
+//! The signed envelope of a forwarded request.
+//!
+//! It binds who asked, as the edge resolved it, to exactly one request: method, path, digest of the
+//! body, origin and audience, epoch, idempotency key and time (ASVS 5.0 V4.1.5, V13.2.1). A replay
+//! within its seconds of life repeats a write whose key is in the journal, so it changes nothing.
+
+use crate::{
+    config::ClusterConfig,
+    vocab::{ApiKeyId, Bookmark, Epoch, IdempotencyKey, Region},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Duration, Utc};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+
+/// The header that carries it, between regions only.
+pub const HEADER: &str = "godwit-envelope";
+
+/// Who asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bearer {
+    /// Resolved at the edge.
+    Key(ApiKeyId),
+    /// Well formed, but not in the edge's replica, which may only be behind: the primary decides.
+    Unresolved {
+        /// SHA-256 of the API key, hexadecimal.
+        hash: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    pub from: Region,
+    pub to: Region,
+    /// The epoch in which `to` is the primary.
+    pub epoch: Epoch,
+    pub method: String,
+    /// Path and query, as sent.
+    pub path: String,
+    /// SHA-256 of the body, hexadecimal.
+    pub body: String,
+    pub bearer: Bearer,
+    pub key: Option<IdempotencyKey>,
+    pub bookmark: Option<Bookmark>,
+    /// As `Godwit-Consistency` spells it.
+    pub consistency: String,
+    /// Milliseconds the edge will still wait.
+    pub remaining_ms: u64,
+    pub sealed_at: DateTime<Utc>,
+}
+
+/// Why an envelope is not believed. Never told to the sender in detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the envelope is not well formed")]
+    Malformed,
+    #[error("the envelope is signed with a key that is not known here")]
+    UnknownKey,
+    #[error("the envelope's signature does not fit")]
+    Forged,
+    #[error("the envelope's time is outside its seconds of life")]
+    Expired,
+    #[error("the envelope is for another region or request")]
+    Misdirected,
+}
+
+/// The keys, ready to sign and verify.
+#[derive(Clone)]
+pub struct Sealer {
+    keys: BTreeMap<String, Hmac<Sha256>>,
+    current: String,
+    life: Duration,
+}
+
+impl Sealer {
+    #[must_use]
+    pub fn new(cluster: &ClusterConfig, seconds_max: u32) -> Self {
+        let mac = |secret: &str| {
+            Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length")
+        };
+        let keys = cluster.envelope_keys.iter();
+        Self {
+            keys: keys.map(|(name, key)| (name.clone(), mac(key.secret.expose_secret()))).collect(),
+            current: cluster.envelope_key_current.clone(),
+            life: Duration::seconds(i64::from(seconds_max)),
+        }
+    }
+
+    /// `<key name>.<claims>.<mac>`, the last two base64url.
+    ///
+    /// # Panics
+    /// Never on a validated configuration: the current key is one of the keys.
+    #[must_use]
+    pub fn seal(&self, envelope: &Envelope) -> String {
+        let claims = serde_json::to_vec(envelope).expect("an envelope is plain data");
+        let mut sealed = format!("{}.{}", self.current, URL_SAFE_NO_PAD.encode(claims));
+        let mut mac = self.keys.get(&self.current).expect("validated by ClusterConfig").clone();
+        mac.update(sealed.as_bytes());
+        sealed.push('.');
+        URL_SAFE_NO_PAD.encode_string(mac.finalize().into_bytes(), &mut sealed);
+        sealed
+    }
+
+    /// Opens an envelope that reached `region` with this request.
+    ///
+    /// # Errors
+    /// Whatever does not fit; see [`Refused`].
+    pub fn open(
+        &self,
+        sealed: &str,
+        region: &Region,
+        request: &RequestFacts<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Envelope, Refused> {
+        let (signed, tag) = sealed.rsplit_once('.').ok_or(Refused::Malformed)?;
+        let (name, claims) = signed.split_once('.').ok_or(Refused::Malformed)?;
+        let mut mac = self.keys.get(name).ok_or(Refused::UnknownKey)?.clone();
+        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| Refused::Malformed)?;
+        mac.update(signed.as_bytes());
+        // Constant time.
+        mac.verify_slice(&tag).map_err(|_| Refused::Forged)?;
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Refused::Malformed)?;
+        let envelope: Envelope = serde_json::from_slice(&claims).map_err(|_| Refused::Malformed)?;
+        // Both ways: the two regions' clocks differ.
+        if (now - envelope.sealed_at).abs() > self.life {
+            return Err(Refused::Expired);
+        }
+        let fits = envelope.to == *region
+            && envelope.method == request.method
+            && envelope.path == request.path
+            && envelope.body == request.body;
+        if fits { Ok(envelope) } else { Err(Refused::Misdirected) }
+    }
+}
+
+/// The request that an envelope came with.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    pub method: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// [`body_digest`] of the body.
+    pub body: &'a str,
+}
+
+/// SHA-256, hexadecimal.
+#[must_use]
+pub fn body_digest(body: &[u8]) -> String {
+    hex::encode(Sha256::digest(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EnvelopeKey;
+
+    fn sealer(current: &str) -> Sealer {
+        let key = |c: char| EnvelopeKey { secret: c.to_string().repeat(32).into() };
+        let keys = BTreeMap::from([("old".to_owned(), key('o')), ("new".to_owned(), key('n'))]);
+        let cluster = ClusterConfig {
+            envelope_keys: keys,
+            envelope_key_current: current.to_owned(),
+            ..ClusterConfig::default()
+        };
+        Sealer::new(&cluster, 30)
+    }
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+    fn envelope() -> Envelope {
+        Envelope {
+            from: "eu-west-1".parse().unwrap(),
+            to: "us-east-1".parse().unwrap(),
+            epoch: Epoch::FIRST,
+            method: "POST".into(),
+            path: "/v1/collections/a/items?x=1".into(),
+            body: body_digest(b"{}"),
+            bearer: Bearer::Unresolved { hash: "00".into() },
+            key: Some("k".parse().unwrap()),
+            bookmark: None,
+            consistency: "session".into(),
+            remaining_ms: 5_000,
+            sealed_at: at(0),
+        }
+    }
+    fn open(sealed: &str, body: &[u8], seconds: i64) -> Result<Envelope, Refused> {
+        let body = body_digest(body);
+        let path = "/v1/collections/a/items?x=1";
+        let facts = RequestFacts { method: "POST", path, body: &body };
+        sealer("new").open(sealed, &"us-east-1".parse().unwrap(), &facts, at(seconds))
+    }
+
+    #[test]
+    fn opens_what_any_known_key_sealed() {
+        for key in ["old", "new"] {
+            assert_eq!(open(&sealer(key).seal(&envelope()), b"{}", 30), Ok(envelope()));
+        }
+    }
+
+    #[test]
+    fn refuses_another_body_time_region_or_key() {
+        let sealed = sealer("new").seal(&envelope());
+        assert_eq!(open(&sealed, b"{ }", 0), Err(Refused::Misdirected));
+        assert_eq!(open(&sealed, b"{}", 31), Err(Refused::Expired));
+        assert_eq!(open(&sealed, b"{}", -31), Err(Refused::Expired));
+        let elsewhere = Envelope { to: "ap-south-1".parse().unwrap(), ..envelope() };
+        assert_eq!(open(&sealer("new").seal(&elsewhere), b"{}", 0), Err(Refused::Misdirected));
+        assert_eq!(open(&sealed.replacen("new", "gone", 1), b"{}", 0), Err(Refused::UnknownKey));
+        assert_eq!(open(&sealed.replacen("new", "old", 1), b"{}", 0), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn any_changed_byte_is_refused() {
+        let sealed = sealer("new").seal(&envelope());
+        for index in 0..sealed.len() {
+            let mut bytes = sealed.clone().into_bytes();
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(open(&changed, b"{}", 0).is_err(), "byte {index}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The hop: one request, carried whole to the primary region's internal listener.
+//!
+//! What was certainly not sent is tried again freely. What may have been sent is tried again only
+//! if repeating it changes nothing: reads, and writes with a key (`shared/postgres.md` lesson 13).
+//! When the time is up and a write may have been sent, its outcome is *unknown*, and said to be.
+//! Dropping the future abandons the hop; the primary may still finish it.
+
+use super::{
+    breaker::{Breaker, BreakerState, HopOutcome},
+    envelope::{self, Bearer, Envelope, Sealer},
+};
+use crate::{
+    config::{BreakerConfig, Config},
+    topology::probe::{ProbeError, peer_client},
+    vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, rng},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Connections kept to each peer. One would put all forwarded requests of a region on one thread
+/// of the primary, because a listener gives a connection to one worker.
+const CONNECTIONS: usize = 4;
+
+/// Answers up to this long are read whole before they are passed on, so that an answer that breaks
+/// off can be asked for again; longer ones are streamed.
+const WHOLE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Sends of one request, the first included.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// A request to carry.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Only what the handlers need; never a credential.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub body: Bytes,
+    pub bearer: Bearer,
+    /// Every write has one.
+    pub key: Option<IdempotencyKey>,
+    pub bookmark: Option<Bookmark>,
+    pub consistency: String,
+    pub traceparent: String,
+}
+
+/// An answer on its way back.
+pub struct Incoming {
+    pub status: u16,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Body,
+}
+
+pub enum Body {
+    Whole(Bytes),
+    Stream(std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, HopError>>>>),
+}
+
+/// Why nothing, or nothing certain, came back.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("{0} is not among the configured regions")]
+    UnknownPeer(Region),
+    #[error("the breaker to {0} is open")]
+    BreakerOpen(Region),
+    /// Nothing was sent, or repeating it would change nothing: it had no effect.
+    #[error("no answer from {peer}")]
+    NoAnswer { peer: Region, source: HopError },
+    /// It may have been carried out.
+    #[error("no answer from {peer} to a write that was sent")]
+    Unknown { peer: Region, source: HopError },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the connection failed")]
+pub struct HopError(#[source] reqwest::Error);
+
+struct Peer {
+    base: String,
+    clients: Vec<reqwest::Client>,
+    next: AtomicUsize,
+    breaker: Breaker,
+}
+
+/// The hops to every peer. Shared by all requests of a process.
+pub struct Forwarder {
+    region: Region,
+    sealer: Sealer,
+    peers: BTreeMap<Region, Peer>,
+}
+
+impl Forwarder {
+    /// # Errors
+    /// When the certificates for peers cannot be used.
+    pub fn new(config: &Config) -> Result<Self, ProbeError> {
+        let breaker: &BreakerConfig = &config.routing.breaker;
+        let mut peers = BTreeMap::new();
+        for (region, peer) in config.peers() {
+            let client = || peer_client(&config.routing, config.cluster.peer_tls.as_ref());
+            peers.insert(
+                region.clone(),
+                Peer {
+                    base: peer.internal_url.trim_end_matches('/').to_owned(),
+                    clients: (0..CONNECTIONS).map(|_| client()).collect::<Result<_, _>>()?,
+                    next: AtomicUsize::new(0),
+                    breaker: Breaker::new(breaker.clone()),
+                },
+            );
+        }
+        let sealer = Sealer::new(&config.cluster, config.routing.envelope_seconds_max);
+        Ok(Self { region: config.region.clone(), sealer, peers })
+    }
+
+    #[must_use]
+    pub fn breaker_state(&self, region: &Region, now: Instant) -> Option<BreakerState> {
+        self.peers.get(region).map(|peer| peer.breaker.state(now))
+    }
+
+    /// The watcher heard from this peer.
+    pub fn probe_answered(&self, region: &Region, now: Instant) {
+        if let Some(peer) = self.peers.get(region) {
+            peer.breaker.probe_answered(now);
+        }
+    }
+
+    #[must_use]
+    pub const fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Carries `request` to `to`, the primary of `epoch`, within the operation's deadline.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]: whether it may have had an effect is always told.
+    pub async fn send(
+        &self,
+        to: &Region,
+        epoch: Epoch,
+        request: &Outgoing,
+        op: &Op,
+    ) -> Result<Incoming, ForwardError> {
+        let peer = self.peers.get(to).ok_or_else(|| ForwardError::UnknownPeer(to.clone()))?;
+        let digest = envelope::body_digest(&request.body);
+        let read = matches!(request.method.as_str(), "GET" | "HEAD");
+        let mut maybe_sent = false;
+        let mut attempt = 1;
+        loop {
+            if !peer.breaker.admit(op.clock.monotonic()) {
+                return Err(ForwardError::BreakerOpen(to.clone()));
+            }
+            let sealed = self.seal(to, epoch, request, &digest, op);
+            let result = attempt_once(peer, request, &sealed, patience(op, attempt)).await;
+            let outcome = if result.is_ok() { HopOutcome::Answered } else { HopOutcome::Failed };
+            peer.breaker.report(op.clock.monotonic(), outcome);
+            let error = match result {
+                Ok(incoming) => return Ok(incoming),
+                Err(error) => error,
+            };
+            maybe_sent |= !error.is_connect();
+            let repeatable = read || request.key.is_some() || !maybe_sent;
+            let pause = Duration::from_millis(50 * u64::from(attempt) + rng::below(&*op.rng, 50));
+            if attempt == ATTEMPTS_MAX || !repeatable || op.remaining() <= pause * 2 {
+                let (peer, source) = (to.clone(), HopError(error));
+                return Err(if maybe_sent && !read {
+                    ForwardError::Unknown { peer, source }
+                } else {
+                    ForwardError::NoAnswer { peer, source }
+                });
+            }
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn seal(&self, to: &Region, epoch: Epoch, request: &Outgoing, digest: &str, op: &Op) -> String {
+        self.sealer.seal(&Envelope {
+            from: self.region.clone(),
+            to: to.clone(),
+            epoch,
+            method: request.method.clone(),
+            path: request.path.clone(),
+            body: digest.to_owned(),
+            bearer: request.bearer.clone(),
+            key: request.key.clone(),
+            bookmark: request.bookmark,
+            consistency: request.consistency.clone(),
+            remaining_ms: u64::try_from(op.remaining().as_millis()).unwrap_or(u64::MAX),
+            sealed_at: op.now(),
+        })
+    }
+}
+
+/// All the time there is for the last attempt, half of it for each before, so that a connection
+/// that went dark leaves time for another.
+fn patience(op: &Op, attempt: u32) -> Duration {
+    let remaining = op.remaining();
+    if attempt == ATTEMPTS_MAX { remaining } else { remaining / 2 }
+}
+
+async fn attempt_once(
+    peer: &Peer,
+    request: &Outgoing,
+    sealed: &str,
+    patience: Duration,
+) -> Result<Incoming, reqwest::Error> {
+    let client = &peer.clients[peer.next.fetch_add(1, Ordering::Relaxed) % peer.clients.len()];
+    let method = request.method.parse().unwrap_or(reqwest::Method::GET);
+    let mut builder = client
+        .request(method, format!("{}{}", peer.base, request.path))
+        .timeout(patience)
+        .header(envelope::HEADER, sealed)
+        .header("traceparent", &request.traceparent);
+    for (name, value) in &request.headers {
+        builder = builder.header(*name, value.as_slice());
+    }
+    if !request.body.is_empty() {
+        builder = builder.body(request.body.clone());
+    }
+    let answer = builder.send().await?;
+    let status = answer.status().as_u16();
+    let headers = answer.headers().iter();
+    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let body = if answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX) {
+        Body::Whole(answer.bytes().await?)
+    } else {
+        let chunks = answer.bytes_stream().map(|chunk| chunk.map_err(HopError));
+        // Ends after the first failure: a broken body is never taken for a whole one.
+        let until_failure = stream::unfold(Some(Box::pin(chunks)), |chunks| async move {
+            let mut chunks = chunks?;
+            let next = chunks.next().await?;
+            let rest = next.is_ok().then_some(chunks);
+            Some((next, rest))
+        });
+        Body::Stream(Box::pin(until_failure))
+    };
+    Ok(Incoming { status, headers, body })
+}

@@ -1,0 +1,173 @@
+//! Who is where: this region's own position, its peers, the primary and the lag.
+//!
+//! A position loop asks this region's database, a watcher asks each peer, and both publish into one
+//! immutable [`Snapshot`]. Everything else reads that snapshot or awaits its next one; nothing
+//! polls. Lag is `None` until measured, a peer not heard of in time is unreachable, and an own
+//! database that does not answer is unknown at once: no stale value is ever taken for a good one.
+//!
+//! When the database dies the snapshot says so and reads are forwarded; when peers cannot be
+//! reached local reads go on.
+
+pub mod lag;
+
+pub mod probe;
+pub mod report;
+pub mod snapshot;
+
+
+pub use report::{Role, TopologyReport};
+pub use snapshot::{Lag, Own, Peer, PrimaryAt, Snapshot};
+
+use crate::vocab::{Bookmark, Region, SharedClock, Standing};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, watch};
+
+/// The one place the snapshot is published from and read at. Cheap to clone.
+#[derive(Clone)]
+pub struct Topology {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: SharedClock,
+    stale_after: Duration,
+    snapshot: watch::Sender<Snapshot>,
+    lag: Mutex<lag::LagTracker>,
+    waiters: AtomicUsize,
+    waiting: Notify,
+}
+
+/// How a wait for a bookmark ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// This replica has replayed it.
+    Reached,
+    /// The budget ran out, or the database is no longer known: ask the primary.
+    NotInTime,
+    /// A newer epoch became known while waiting, and the bookmark is lost in it.
+    Lost,
+}
+
+impl Topology {
+    #[must_use]
+    pub fn new(
+        region: Region,
+        peers: impl IntoIterator<Item = Region>,
+        stale_after: Duration,
+        clock: SharedClock,
+    ) -> Self {
+        let peers = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
+        let snapshot = Snapshot { region, own: None, peers, lag: None };
+        Self {
+            inner: Arc::new(Inner {
+                clock,
+                stale_after,
+                snapshot: watch::Sender::new(snapshot),
+                lag: Mutex::default(),
+                waiters: AtomicUsize::new(0),
+                waiting: Notify::new(),
+            }),
+        }
+    }
+
+    /// Reads the newest snapshot in place. `look` must be quick: publishing waits for it.
+    pub fn look<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.inner.snapshot.borrow())
+    }
+
+    /// A receiver that is told of every newer snapshot.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Snapshot> {
+        self.inner.snapshot.subscribe()
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.inner.clock.monotonic()
+    }
+
+    /// Who the primary is, as far as can be known now.
+    #[must_use]
+    pub fn primary(&self) -> PrimaryAt {
+        let now = self.now();
+        self.look(|snapshot| snapshot.primary(now, self.inner.stale_after))
+    }
+
+    /// Is this peer heard of recently enough to be counted on?
+    #[must_use]
+    pub fn reachable(&self, peer: &Peer) -> bool {
+        peer.reachable(self.now(), self.inner.stale_after)
+    }
+
+    /// Waits until this region's database stands `Reached` to the bookmark, at most until
+    /// `deadline`. Holds no connection. Cancellation-safe.
+    pub async fn wait(&self, bookmark: Bookmark, deadline: Instant) -> Waited {
+        let _waiter = Waiter::register(&self.inner);
+        let mut snapshots = self.subscribe();
+        let reached = snapshots.wait_for(|snapshot| match &snapshot.own {
+            // A database that died mid-wait will not come to the bookmark in time.
+            None => true,
+            Some(own) => {
+                matches!(own.standing(bookmark), Standing::Reached | Standing::Lost { .. })
+            }
+        });
+        match tokio::time::timeout_at(deadline.into(), reached).await {
+            Ok(Ok(snapshot)) => match snapshot.own.as_ref().map(|own| own.standing(bookmark)) {
+                Some(Standing::Reached) => Waited::Reached,
+                Some(Standing::Lost { .. }) => Waited::Lost,
+                _ => Waited::NotInTime,
+            },
+            _ => Waited::NotInTime,
+        }
+    }
+
+    fn publish_own(&self, own: Option<Own>) {
+        let now = self.now();
+        let mut tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = &own {
+            tracker.note_local(now, own.position());
+        }
+        let lag = own.as_ref().and_then(|own| tracker.lag(own));
+        self.inner.snapshot.send_modify(|snapshot| {
+            snapshot.own = own;
+            snapshot.lag = lag;
+        });
+    }
+
+    fn publish_peer(&self, region: &Region, peer: Peer) {
+        let mut tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((position, at)) = peer.primary_position() {
+            tracker.note_primary(at, position);
+        }
+        self.inner.snapshot.send_modify(|snapshot| {
+            snapshot.peers.insert(region.clone(), peer);
+            snapshot.lag = snapshot.own.as_ref().and_then(|own| tracker.lag(own));
+        });
+    }
+}
+
+/// Counts a waiting request for as long as it lives, and wakes the position loop.
+struct Waiter<'a>(&'a Inner);
+
+impl<'a> Waiter<'a> {
+    fn register(inner: &'a Inner) -> Self {
+        inner.waiters.fetch_add(1, Ordering::Relaxed);
+        inner.waiting.notify_one();
+        Self(inner)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

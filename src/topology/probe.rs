@@ -1,0 +1,87 @@
+//! Asking a peer about itself, and the HTTP client that regions speak to each other with.
+
+use super::report::TopologyReport;
+use crate::config::{PeerTls, RoutingConfig};
+use std::time::Duration;
+
+/// Where a region's internal listener answers about the topology.
+pub const PATH: &str = "/internal/v1/topology";
+
+/// A report is a few kilobytes; more is not from a peer of ours.
+const REPORT_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("the peer's certificate files cannot be used")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the HTTP client cannot be built")]
+    Client(#[source] reqwest::Error),
+    #[error("no answer")]
+    NoAnswer(#[source] reqwest::Error),
+    #[error("answered {0}")]
+    Status(u16),
+    #[error("the answer is not a topology report")]
+    NotAReport(#[source] serde_json::Error),
+    #[error("the answer is too long")]
+    TooLong,
+}
+
+/// A client for internal listeners: HTTP/2 over kept connections, mutual TLS where configured, no
+/// redirects, no proxies. A connection that stops answering pings is dropped within seconds, so
+/// that a link that went dark and came back is noticed.
+///
+/// # Errors
+/// When the certificate files cannot be read or used.
+pub fn peer_client(
+    routing: &RoutingConfig,
+    tls: Option<&PeerTls>,
+) -> Result<reqwest::Client, ProbeError> {
+    #[expect(clippy::disallowed_methods, reason = "one of the homes of outgoing HTTP")]
+    let mut builder = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .http2_keep_alive_timeout(Duration::from_secs(2))
+        .http2_keep_alive_while_idle(true)
+        // A body of 1 MiB must not wait for window updates over a long link.
+        .http2_initial_stream_window_size(2 * 1024 * 1024)
+        .http2_initial_connection_window_size(16 * 1024 * 1024)
+        .connect_timeout(Duration::from_millis(routing.connect_ms_max))
+        .tcp_nodelay(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none());
+    if let Some(files) = tls {
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|error| ProbeError::Tls(Box::new(error)))
+        };
+        let bad = |error: reqwest::Error| ProbeError::Tls(Box::new(error));
+        let authority = reqwest::Certificate::from_pem_bundle(&read(&files.authority)?).map_err(bad)?;
+        let identity = reqwest::Identity::from_pem(&read(&files.identity)?).map_err(bad)?;
+        builder = builder.tls_certs_only(authority).identity(identity);
+    }
+    builder.build().map_err(ProbeError::Client)
+}
+
+/// Asks one internal listener about itself.
+///
+/// # Errors
+/// When it does not answer in time, or not with a report.
+pub async fn ask(
+    client: &reqwest::Client,
+    base: &str,
+    patience: Duration,
+) -> Result<TopologyReport, ProbeError> {
+    let url = format!("{}{PATH}", base.trim_end_matches('/'));
+    let mut answer =
+        client.get(url).timeout(patience).send().await.map_err(ProbeError::NoAnswer)?;
+    if !answer.status().is_success() {
+        return Err(ProbeError::Status(answer.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(ProbeError::NoAnswer)? {
+        if body.len() + chunk.len() > REPORT_BYTES_MAX {
+            return Err(ProbeError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(ProbeError::NotAReport)
+}

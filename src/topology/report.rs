@@ -1,0 +1,64 @@
+//! What a region tells of itself at `/internal/v1/topology`.
+
+use crate::vocab::{Bookmark, Epoch, EpochStart, Region};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// What a region's database is. The program's own word for it follows the database, never a
+/// setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Primary,
+    Replica,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        })
+    }
+}
+
+/// One process's account of its region. Every measured value is optional: null means unknown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TopologyReport {
+    pub region: Region,
+    /// Tells processes of one region apart, and a restarted one from its predecessor.
+    pub process: String,
+    pub role: Option<Role>,
+    /// Replayed or flushed up to here.
+    pub position: Option<Bookmark>,
+    /// How long before this answer the position was asked for, in microseconds.
+    pub position_age_us: Option<u64>,
+    /// Every epoch known here, oldest first.
+    pub epochs: Vec<EpochStart>,
+    /// Upper bound of the age of a read here, in milliseconds.
+    pub lag_ms: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    pub streaming: Option<bool>,
+    /// Name of the newest migration applied here.
+    pub schema: Option<String>,
+    pub build: String,
+    /// What this process knows of each other region.
+    #[serde(default)]
+    pub peers: BTreeMap<Region, PeerReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub reachable: bool,
+    pub round_trip_ms: Option<u64>,
+    /// `closed`, `open` or `half-open`.
+    pub breaker: String,
+    pub failure: Option<String>,
+}
+
+impl TopologyReport {
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epochs.iter().map(|start| start.epoch).max()
+    }
+}
