@@ -3,5 +3,6 @@
 pub mod config;
 pub mod identity;
 pub mod routing;
+pub mod telemetry;
 pub mod topology;
 pub mod vocab;
