@@ -199,22 +199,4 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed["fields"]["http.path"], "/a\n{\"level\":\"ERROR\"}\"\u{7f}");
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release --lib telemetry::wide -- --ignored --nocapture"]
-    fn costs_little() {
-        let clock = crate::vocab::SystemClock;
-        let (writer, _guard) = super::super::queue(std::io::sink());
-        let log = RequestLog::new(writer);
-        let subscriber = tracing_subscriber::registry();
-        tracing::subscriber::with_default(subscriber, || {
-            with_event("/v1/collections/cities/items/018f", |event| {
-                let (started, rounds) = (clock.monotonic(), 200_000u32);
-                for _ in 0..rounds {
-                    log.write(clock.now(), event);
-                }
-                println!("{:?} per line", (clock.monotonic() - started) / rounds);
-            });
-        });
-    }
 }
