@@ -1,7 +1,9 @@
 //! Godwit: an application backend that lives in several regions at once.
 
+pub mod cli;
 pub mod config;
 pub mod identity;
+pub mod lab;
 pub mod routing;
 pub mod telemetry;
 pub mod topology;

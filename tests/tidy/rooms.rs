@@ -91,7 +91,8 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["sqlx", "tokio_postgres", "tokio_postgres_rustls", "redis", "deadpool_redis"],
-        &["src/storage/"],
+        // The laboratory makes the instances that storage then lives in.
+        &["src/storage/", "src/lab/postgres"],
     ),
     (
         &["reqwest"],

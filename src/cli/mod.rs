@@ -1,0 +1,104 @@
+//! The commands: a file each, a line each in [`Command`].
+//!
+//! A command prints what it found or did to standard output, and why it could not to standard
+//! error. Exit code 0 done, 1 failed, 2 wrong usage, 3 refused by a safety rule. Nothing here
+//! decides anything: it asks the room whose work it is.
+
+mod lab;
+mod output;
+mod target;
+
+pub use output::Output;
+pub use target::Target;
+
+use std::{fmt, future::Future, process::ExitCode};
+
+/// An application backend that lives in several regions at once.
+#[derive(Debug, clap::Parser)]
+#[command(name = "godwit", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Lab(lab::Lab),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        // Refused only when one is installed already, which would be the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let done = match self.command {
+            Command::Lab(lab) => lab.run(),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("godwit: {error:#}");
+                ExitCode::from(code(&error))
+            }
+        }
+    }
+}
+
+/// A safety rule said no: exit code 3.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+/// The arguments make no sense together: exit code 2.
+#[derive(Debug)]
+pub struct Misused(pub String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl fmt::Display for Misused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for Refused {}
+impl std::error::Error for Misused {}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Refused>() {
+        3
+    } else if error.is::<Misused>() {
+        2
+    } else {
+        1
+    }
+}
+
+/// Runs a command's future on a runtime of its own, made for short work.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refusal_and_a_misuse_have_their_own_exit_codes_even_with_context_around_them() {
+        let refused = anyhow::Error::new(Refused("no".into())).context("promote");
+        assert_eq!(code(&refused), 3);
+        assert_eq!(code(&Misused("no".into()).into()), 2);
+        assert_eq!(code(&anyhow::anyhow!("no")), 1);
+    }
+}

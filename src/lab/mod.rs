@@ -1,0 +1,24 @@
+//! The laboratory: every region for real on one machine, with real distances between them.
+//!
+//! One Postgres primary and a streaming replica per further region, a Redis and one or more API
+//! processes per region, and between the regions relays that delay, hold or reset what they carry.
+//! It is the quick start, the tests' harness and the drill's first stage, by one code path.
+//!
+//! - Everything it keeps is in one directory ([`Layout`]); a lock there keeps a second supervisor
+//!   away, and what an earlier one left running is found and stopped first.
+//! - It refuses to start when a port is taken, Postgres or Redis are missing or too old.
+//! - Data directories are made under another name and renamed when whole, so that one with its own
+//!   name is always complete.
+//! - When one of its processes ends it says so and leaves it: starting it again is the
+//!   experimenter's choice. When the supervisor itself is killed, its relays go with it and its
+//!   processes stay until the next `lab up` or `lab down`.
+//!
+//! It speaks to Postgres and Redis as their administrator, before and beside what `storage` does,
+//! which is why it has its own few statements.
+
+mod file;
+mod layout;
+pub mod relay;
+
+pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
+pub use layout::Layout;
