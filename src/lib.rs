@@ -4,6 +4,8 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod lab;
+pub mod lifecycle;
+pub mod loops;
 pub mod routing;
 pub mod telemetry;
 pub mod topology;

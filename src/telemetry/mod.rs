@@ -91,7 +91,7 @@ const LINES_QUEUED_MAX: usize = 32_768;
 /// One write to the operating system carries up to this much.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Starts logging for the whole process, and traces when an endpoint is set.
+/// Starts logging for the whole process, panics included, and traces when an endpoint is set.
 ///
 /// # Errors
 /// When the filter cannot be read, logging has been started before, or the exporter cannot be made.
@@ -123,7 +123,17 @@ pub fn init(
         }
         None => Tracer::off(),
     };
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Guard { telemetry: Telemetry { tracer, ..telemetry }, _lines: lines })
+}
+
+/// In the log's own format, rather than as loose lines between.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("without a message");
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or_default();
+    tracing::error!(target: "panic", { location, thread }, "{message}");
 }
 
 /// The writer's thread gathers what is queued and writes it at once.

@@ -75,7 +75,7 @@ label!(
 );
 label!(
     /// How a loop's pass ended.
-    TickOutcome("outcome") { Idle = "idle", Worked = "worked", Waiting = "waiting", Panicked = "panicked" }
+    TickOutcome("outcome") { Idle = "idle", Worked = "worked", Waiting = "waiting", TimedOut = "timed_out", Panicked = "panicked" }
 );
 label!(
     SpanOutcome("outcome") { Exported = "exported", Failed = "failed" }
