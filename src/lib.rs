@@ -7,6 +7,7 @@ pub mod lab;
 pub mod lifecycle;
 pub mod loops;
 pub mod routing;
+pub mod storage;
 pub mod telemetry;
 pub mod topology;
 pub mod vocab;

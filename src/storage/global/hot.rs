@@ -1,0 +1,276 @@
+//! The two hottest reads, an item by id and a credential by hash, on one pipelined connection.
+//!
+//! A pool lends a connection to one request at a time; here the requests of one worker share one,
+//! and each is sent without waiting for the answers before it. That is the difference between 0.4
+//! and 1.0 of what Postgres can do (`shared/performance.md`).
+//!
+//! The connection is made when first needed and made again when it is lost: by one caller at a time,
+//! after a pause that grows to a second, during which everyone else is refused at once.
+
+use super::{
+    LOCK_MS_MAX, NO_EPOCH, Read,
+    api_keys::{self, KeyRow},
+    bookmark,
+    items::ItemRow,
+    stored_epoch,
+};
+use crate::{
+    config::DatabaseConfig,
+    storage::{StorageError, TenantScope, tls},
+    vocab::{Clock as _, Collection, ItemId, SystemClock},
+};
+use secrecy::ExposeSecret as _;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+use tokio_postgres::{
+    Client, Row, Statement,
+    types::{ToSql, Type},
+};
+
+/// One row whatever is found, because the position is asked in the same statement.
+const ITEM: &str = "SELECT p.epoch, p.lsn::text, i.epoch, i.version, i.data::text, i.created_at, \
+     i.updated_at \
+     FROM cluster_position AS p \
+     LEFT JOIN item AS i ON i.tenant_id = $1 AND i.collection = $2 AND i.id = $3";
+
+const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k.name, k.prefix, \
+     k.scopes, k.created_at, k.expires_at, k.revoked_at \
+     FROM cluster_position AS p \
+     LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON k.secret_hash = $1";
+
+/// Between two attempts to connect: short enough to be back within a second of the database,
+/// long enough not to hinder its start.
+const PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MAX: u64 = 1_000;
+
+/// One pipelined connection; all clones share it. Make one per worker.
+#[derive(Clone)]
+pub struct HotReads {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: tokio_postgres::Config,
+    tls: tls::Connector,
+    connect_ms_max: Duration,
+    answer_ms_max: Duration,
+    live: RwLock<Option<Arc<Live>>>,
+    /// Held while connecting.
+    retry: tokio::sync::Mutex<Retry>,
+}
+
+/// The connection and its statements. Dropping the last one closes it.
+struct Live {
+    client: Client,
+    item: Statement,
+    api_key: Statement,
+}
+
+#[derive(Default)]
+struct Retry {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl std::fmt::Debug for HotReads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HotReads").finish_non_exhaustive()
+    }
+}
+
+impl HotReads {
+    /// Connects when first used, on the runtime of whoever uses it first.
+    ///
+    /// # Errors
+    /// When the address in the settings is no Postgres URL, or names certificates that cannot be
+    /// read; never because the database is down.
+    pub fn new(config: &DatabaseConfig) -> Result<Self, StorageError> {
+        let (mut postgres, tls) = tls::parse(config.read_url.expose_secret())?;
+        let connect_ms_max = Duration::from_millis(config.acquire_ms_max);
+        let settings = format!(
+            "{} -c default_transaction_read_only=on -c statement_timeout={} -c lock_timeout={}",
+            postgres.get_options().unwrap_or_default(),
+            config.statement_ms_max,
+            LOCK_MS_MAX.min(config.statement_ms_max),
+        );
+        postgres.application_name("godwit").options(settings).connect_timeout(connect_ms_max);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config: postgres,
+                tls,
+                connect_ms_max,
+                // The server ends a statement first, if it is alive.
+                answer_ms_max: Duration::from_millis(config.statement_ms_max + 250),
+                live: RwLock::default(),
+                retry: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    /// An item.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] at once while the database is known to be away.
+    pub async fn item(
+        &self,
+        scope: &TenantScope,
+        collection: &Collection,
+        id: ItemId,
+    ) -> Result<Read<Option<ItemRow>>, StorageError> {
+        let (tenant, name, uuid) = (scope.tenant().as_uuid(), collection.as_str(), id.as_uuid());
+        let row = self.row(|live| &live.item, &[&tenant, &name, &uuid]).await?;
+        let at = bookmark(row.try_get(0)?, row.try_get(1)?)?;
+        let Some(epoch) = row.try_get(2)? else {
+            return Ok(Read { value: None, at });
+        };
+        let item = ItemRow {
+            id,
+            collection: collection.clone(),
+            epoch: stored_epoch("item", epoch)?,
+            version: row.try_get(3)?,
+            data: row.try_get(4)?,
+            created_at: row.try_get(5)?,
+            updated_at: row.try_get(6)?,
+        };
+        Ok(Read { value: Some(item), at })
+    }
+
+    /// A key by the SHA-256 of the whole key.
+    ///
+    /// # Errors
+    /// As [`HotReads::item`].
+    pub async fn api_key(
+        &self,
+        secret_hash: &[u8; 32],
+    ) -> Result<Read<Option<KeyRow>>, StorageError> {
+        let row = self.row(|live| &live.api_key, &[&secret_hash.as_slice()]).await?;
+        let stored = api_keys::Stored {
+            at_epoch: row.try_get(0)?,
+            at_lsn: row.try_get(1)?,
+            id: row.try_get(2)?,
+            tenant_id: row.try_get(3)?,
+            tenant_name: row.try_get(4)?,
+            name: row.try_get(5)?,
+            prefix: row.try_get(6)?,
+            scopes: row.try_get(7)?,
+            created_at: row.try_get(8)?,
+            expires_at: row.try_get(9)?,
+            revoked_at: row.try_get(10)?,
+        };
+        stored.read()
+    }
+
+    /// The one row of a statement. Tried once more when replay cancelled it, or when the connection
+    /// turned out to be dead: a read does no harm twice.
+    async fn row(
+        &self,
+        statement: fn(&Live) -> &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, StorageError> {
+        match self.attempt(statement, parameters).await {
+            Err(error) if error.is_recovery_conflict() => self.attempt(statement, parameters).await,
+            Err(StorageError::Unavailable(_)) if self.lost() => {
+                self.attempt(statement, parameters).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        statement: fn(&Live) -> &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, StorageError> {
+        let live = match self.live() {
+            Some(live) => live,
+            None => self.connect().await?,
+        };
+        let answer = live.client.query_opt(statement(&live), parameters);
+        match tokio::time::timeout(self.shared.answer_ms_max, answer).await {
+            Ok(outcome) => outcome?.ok_or(NO_EPOCH),
+            Err(_) => {
+                // It neither answered nor ended the statement: whatever is sent here waits too.
+                self.forget(&live);
+                Err(StorageError::Timeout)
+            }
+        }
+    }
+
+    fn live(&self) -> Option<Arc<Live>> {
+        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.as_ref().filter(|live| !live.client.is_closed()).cloned()
+    }
+
+    /// Whether there was a connection and it is dead.
+    fn lost(&self) -> bool {
+        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.as_ref().is_some_and(|live| live.client.is_closed())
+    }
+
+    fn forget(&self, hung: &Arc<Live>) {
+        let mut live = self.shared.live.write().unwrap_or_else(PoisonError::into_inner);
+        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, hung)) {
+            *live = None;
+        }
+    }
+
+    /// Single flight: whoever comes while another connects finds the result.
+    async fn connect(&self) -> Result<Arc<Live>, StorageError> {
+        let mut retry = self.shared.retry.lock().await;
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        if retry.not_before.is_some_and(|at| SystemClock.monotonic() < at) {
+            return Err(StorageError::unavailable("the last attempt to connect has just failed"));
+        }
+        let opened = tokio::time::timeout(self.shared.connect_ms_max, self.shared.open()).await;
+        match opened.unwrap_or(Err(StorageError::Timeout)) {
+            Ok(live) => {
+                *retry = Retry::default();
+                let live = Arc::new(live);
+                let mut slot = self.shared.live.write().unwrap_or_else(PoisonError::into_inner);
+                *slot = Some(Arc::clone(&live));
+                Ok(live)
+            }
+            Err(error) => {
+                let pause = PAUSE_MS_MAX.min(PAUSE_MS_MIN << retry.failures.min(10));
+                retry.failures += 1;
+                retry.not_before = Some(SystemClock.monotonic() + Duration::from_millis(pause));
+                Err(match error {
+                    StorageError::Timeout => StorageError::unavailable("connecting took too long"),
+                    error => error,
+                })
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn open(&self) -> Result<Live, StorageError> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        drive(connection);
+        let (item, api_key) = futures_util::future::try_join(
+            client.prepare_typed(ITEM, &[Type::UUID, Type::TEXT, Type::UUID]),
+            client.prepare_typed(API_KEY, &[Type::BYTEA]),
+        )
+        .await?;
+        Ok(Live { client, item, api_key })
+    }
+}
+
+/// Moves the connection's bytes. Ends by itself with its client, or with the connection; the
+/// requests then waiting get the error, so nothing is lost by dropping it here.
+#[expect(clippy::disallowed_methods, reason = "the driver's own half, which ends with its client")]
+fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+where
+    tokio_postgres::Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>>,
+    S: Send + 'static,
+    T: Send + 'static,
+    tokio_postgres::Connection<S, T>: Send,
+{
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+}

@@ -1,0 +1,180 @@
+//! The write journal: what each committed write did and answered, kept in its own transaction.
+
+use super::{Global, NO_EPOCH, Read, WriteTx, bookmark, bounded, stored_epoch};
+use crate::{
+    storage::{StorageError, TenantScope},
+    vocab::{Actor, Epoch, IdempotencyKey},
+};
+use chrono::{DateTime, Utc};
+
+/// One write to be recorded.
+#[derive(Debug, Clone)]
+pub struct JournalEntry<'a> {
+    pub scope: &'a TenantScope,
+    pub key: &'a IdempotencyKey,
+    pub actor: Actor,
+    pub method: &'a str,
+    pub path: &'a str,
+    /// SHA-256 over all that makes the request what it is.
+    pub request_digest: [u8; 32],
+    pub status: u16,
+    pub etag: Option<&'a str>,
+    pub location: Option<&'a str>,
+    /// JSON text, as answered.
+    pub body: Option<&'a str>,
+    /// The version it made, where it made one.
+    pub version: Option<i64>,
+    pub epoch: Epoch,
+    pub committed_at: DateTime<Utc>,
+}
+
+/// One recorded write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    pub actor: Actor,
+    pub method: String,
+    pub path: String,
+    pub status: u16,
+    pub etag: Option<String>,
+    pub location: Option<String>,
+    pub body: Option<String>,
+    pub version: Option<i64>,
+    pub epoch: Epoch,
+    pub committed_at: DateTime<Utc>,
+}
+
+/// What became of an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody has it: this transaction holds it until its end.
+    Fresh,
+    /// The same request has been committed; this was its answer.
+    Replay(Box<JournalRow>),
+    /// Another request has been committed under it.
+    Mismatch,
+    /// Another transaction holds it now.
+    InFlight,
+}
+
+/// A row as the columns give it.
+pub(super) struct Stored {
+    pub(super) actor: String,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) status: i16,
+    pub(super) etag: Option<String>,
+    pub(super) location: Option<String>,
+    pub(super) body: Option<String>,
+    pub(super) version: Option<i64>,
+    pub(super) epoch: i64,
+    pub(super) committed_at: DateTime<Utc>,
+}
+
+impl TryFrom<Stored> for JournalRow {
+    type Error = StorageError;
+
+    fn try_from(stored: Stored) -> Result<Self, StorageError> {
+        let corrupt = |column| StorageError::Corrupt { table: "write_journal", column };
+        Ok(Self {
+            actor: stored.actor.parse().map_err(|_| corrupt("actor"))?,
+            method: stored.method,
+            path: stored.path,
+            status: u16::try_from(stored.status).map_err(|_| corrupt("status"))?,
+            etag: stored.etag,
+            location: stored.location,
+            body: stored.body,
+            version: stored.version,
+            epoch: stored_epoch("write_journal", stored.epoch)?,
+            committed_at: stored.committed_at,
+        })
+    }
+}
+
+/// Records the write. Last before the commit.
+///
+/// # Errors
+/// `Conflict(JournalKey)` when a twin has committed since the claim: roll back and begin again.
+pub async fn insert(tx: &mut WriteTx, entry: &JournalEntry<'_>) -> Result<(), StorageError> {
+    tx.ensure_epoch().await?;
+    let status = i16::try_from(entry.status).map_err(|_| StorageError::InvalidData("status"))?;
+    let (connection, bound) = tx.statement();
+    let query = sqlx::query!(
+        "INSERT INTO write_journal (tenant_id, key, actor, method, path, request_digest, status, etag,
+            location, body, version, epoch, committed_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        entry.scope.tenant().as_uuid(),
+        entry.key.as_str(),
+        entry.actor.to_string(),
+        entry.method,
+        entry.path,
+        entry.request_digest.as_slice(),
+        status,
+        entry.etag,
+        entry.location,
+        entry.body,
+        entry.version,
+        entry.epoch.to_stored(),
+        entry.committed_at,
+    );
+    let outcome = bounded(bound, query.execute(connection)).await;
+    tx.ended(outcome).map(|_| ())
+}
+
+/// What became of a key, as far as this region has heard.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(
+    global: &Global,
+    scope: &TenantScope,
+    key: &IdempotencyKey,
+) -> Result<Read<Option<JournalRow>>, StorageError> {
+    let row = global
+        .read(|| {
+            sqlx::query!(
+                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!",
+                    j.actor AS "actor?", j.method AS "method?", j.path AS "path?",
+                    j.status AS "status?", j.etag, j.location, j.body, j.version,
+                    j.epoch AS "epoch?", j.committed_at AS "committed_at?"
+                FROM cluster_position AS p
+                LEFT JOIN write_journal AS j ON j.tenant_id = $1 AND j.key = $2"#,
+                scope.tenant().as_uuid(),
+                key.as_str(),
+            )
+            .fetch_optional(&global.read)
+        })
+        .await?
+        .ok_or(NO_EPOCH)?;
+    let at = bookmark(row.at_epoch, &row.at_lsn)?;
+    let columns = (row.actor, row.method, row.path, row.status, row.epoch, row.committed_at);
+    let (Some(actor), Some(method), Some(path), Some(status), Some(epoch), Some(committed_at)) =
+        columns
+    else {
+        return Ok(Read { value: None, at });
+    };
+    let (etag, location, body, version) = (row.etag, row.location, row.body, row.version);
+    let stored =
+        Stored { actor, method, path, status, etag, location, body, version, epoch, committed_at };
+    Ok(Read { value: Some(stored.try_into()?), at })
+}
+
+/// Forgets up to `limit` writes committed before `before`, the oldest first, and with them their
+/// idempotency keys. Returns how many. On the primary only.
+///
+/// # Errors
+/// [`StorageError::ReadOnly`] on a replica.
+pub async fn purge(
+    global: &Global,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, StorageError> {
+    let query = sqlx::query!(
+        "DELETE FROM write_journal WHERE (tenant_id, key) IN (
+            SELECT tenant_id, key FROM write_journal WHERE committed_at < $1
+            ORDER BY committed_at LIMIT $2)",
+        before,
+        limit,
+    );
+    let outcome = bounded(global.read_ms_max, query.execute(&global.write)).await?;
+    Ok(outcome.rows_affected())
+}

@@ -1,0 +1,207 @@
+//! The global plane: this region's own instance of the one replicated Postgres.
+//!
+//! Three pools, none of which connects before it is used, so that a process starts without its
+//! database: `write` (as a member of `godwit_write`), `read` (as a member of `godwit_read`, read-only
+//! sessions), and `watch`, one connection that the position is asked on, so that a busy pool cannot
+//! make the position look old. The two hottest reads go through [`hot::HotReads`] instead.
+
+pub mod api_keys;
+pub mod hot;
+pub mod items;
+pub mod journal;
+pub mod position;
+pub mod tenants;
+mod write_tx;
+
+pub use write_tx::WriteTx;
+
+use super::StorageError;
+use crate::{
+    config::DatabaseConfig,
+    vocab::{Bookmark, Epoch},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+use std::{future::Future, time::Duration};
+
+/// Longest wait for a row or advisory lock. Shorter than a statement may take, so that a writer
+/// stuck behind another ends with its own error.
+const LOCK_MS_MAX: u64 = 2_000;
+
+/// The position's connection answers within this or is given up; the watcher asks again.
+const WATCH_MS_MAX: u64 = 1_000;
+
+/// What was read, and the position it was read at: never less than what the statement saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read<T> {
+    pub value: T,
+    pub at: Bookmark,
+}
+
+impl<T> Read<T> {
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Read<U> {
+        Read { value: f(self.value), at: self.at }
+    }
+}
+
+/// How full a pool is, for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolCount {
+    pub pool: &'static str,
+    pub used: u32,
+    pub idle: u32,
+    pub max: u32,
+}
+
+/// Cheap to clone; all clones share the pools.
+#[derive(Debug, Clone)]
+pub struct Global {
+    write: PgPool,
+    read: PgPool,
+    watch: PgPool,
+    /// A pooled read's whole time: a connection, then the statement.
+    read_ms_max: Duration,
+}
+
+impl Global {
+    /// Pools that connect when first used. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When an address in the settings is no Postgres URL; never because the database is down.
+    pub fn connect(config: &DatabaseConfig) -> Result<Self, StorageError> {
+        let acquire = Duration::from_millis(config.acquire_ms_max);
+        let write = PgPoolOptions::new()
+            .max_connections(config.write_connections_max)
+            .acquire_timeout(acquire)
+            // BEGIN is the test: `WriteTx::open` takes another connection when it fails.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(write_tx::refuse_lazy_commit(connection)))
+            .connect_lazy_with(options(config, &config.url, false)?);
+        let read_options = options(config, &config.read_url, true)?
+            // Lists differ so much by what they filter on that one plan does not fit them.
+            .options([("plan_cache_mode", "force_custom_plan")]);
+        let read = PgPoolOptions::new()
+            .max_connections(config.read_connections_max)
+            .acquire_timeout(acquire)
+            .connect_lazy_with(read_options);
+        let watch = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_millis(WATCH_MS_MAX))
+            .test_before_acquire(false)
+            .connect_lazy_with(options(config, &config.read_url, true)?);
+        let read_ms_max = acquire + Duration::from_millis(config.statement_ms_max);
+        Ok(Self { write, read, watch, read_ms_max })
+    }
+
+    #[must_use]
+    pub fn pools(&self) -> [PoolCount; 3] {
+        [("write", &self.write), ("read", &self.read), ("watch", &self.watch)].map(|(pool, of)| {
+            let idle = u32::try_from(of.num_idle()).unwrap_or(u32::MAX);
+            let max = of.options().get_max_connections();
+            PoolCount { pool, used: of.size().saturating_sub(idle), idle, max }
+        })
+    }
+
+    /// For readiness: one round trip on the read pool.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        let ping = sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(&self.read);
+        bounded(self.read_ms_max, ping).await.map(|_| ())
+    }
+
+    pub(in crate::storage) const fn read_pool(&self) -> &PgPool {
+        &self.read
+    }
+
+    /// Closes every connection once it is free. For the end of the process.
+    pub async fn close(&self) {
+        self.write.close().await;
+        self.read.close().await;
+        self.watch.close().await;
+    }
+
+    /// A read that is tried again once when replay on the standby cancelled it
+    /// (`shared/postgres.md` lesson 6).
+    async fn read<T, F>(&self, statement: impl Fn() -> F) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        match bounded(self.read_ms_max, statement()).await {
+            Err(error) if error.is_recovery_conflict() => {
+                bounded(self.read_ms_max, statement()).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Pools over a test's database, as the superuser.
+    #[cfg(test)]
+    pub(crate) async fn for_test(pool: &PgPool) -> Self {
+        let epoch = "INSERT INTO cluster_epoch VALUES (1, '0/0', 'us-east-1', now()) ON CONFLICT DO NOTHING";
+        sqlx::raw_sql(epoch).execute(pool).await.unwrap();
+        let connect = (*pool.connect_options()).clone();
+        let read = connect.clone().options([
+            ("default_transaction_read_only", "on"),
+            ("plan_cache_mode", "force_custom_plan"),
+        ]);
+        let pool = |options: PgConnectOptions| {
+            let sized = PgPoolOptions::new().max_connections(4).test_before_acquire(false);
+            sized.acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options)
+        };
+        let (write, watch, read) = (pool(connect), pool(read.clone()), pool(read));
+        Self { write, read, watch, read_ms_max: Duration::from_secs(10) }
+    }
+}
+
+fn options(
+    config: &DatabaseConfig,
+    url: &SecretString,
+    read_only: bool,
+) -> Result<PgConnectOptions, StorageError> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    // `default_transaction_read_only` is left alone on the write pool: it is how a fence tells
+    // a session that its database no longer takes writes.
+    let read_only = read_only.then_some(("default_transaction_read_only", "on".to_owned()));
+    let settings = [
+        ("statement_timeout", config.statement_ms_max.to_string()),
+        ("lock_timeout", LOCK_MS_MAX.min(config.statement_ms_max).to_string()),
+        // A transaction whose client has vanished must not hold its locks for long.
+        ("idle_in_transaction_session_timeout", (2 * config.statement_ms_max).to_string()),
+    ];
+    Ok(options
+        .application_name("godwit")
+        .options(settings)
+        .options(read_only)
+        .disable_statement_logging())
+}
+
+/// The one way out for every statement: the server's own timeout cannot help when the server hangs.
+async fn bounded<T>(
+    bound: Duration,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StorageError> {
+    match tokio::time::timeout(bound, statement).await {
+        Ok(outcome) => outcome.map_err(StorageError::from),
+        Err(_) => Err(StorageError::Timeout),
+    }
+}
+
+/// A position from its columns.
+fn bookmark(epoch: i64, lsn: &str) -> Result<Bookmark, StorageError> {
+    let lsn = lsn.parse();
+    let lsn =
+        lsn.map_err(|_| StorageError::Corrupt { table: "cluster_position", column: "lsn" })?;
+    Ok(Bookmark { epoch: stored_epoch("cluster_epoch", epoch)?, lsn })
+}
+
+fn stored_epoch(table: &'static str, epoch: i64) -> Result<Epoch, StorageError> {
+    Epoch::from_stored(epoch).ok_or(StorageError::Corrupt { table, column: "epoch" })
+}
+
+/// What a statement that returns its position gives when there is no first epoch: no Godwit schema.
+const NO_EPOCH: StorageError = StorageError::Corrupt { table: "cluster_epoch", column: "epoch" };

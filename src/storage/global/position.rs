@@ -1,0 +1,101 @@
+//! How far this region's database has come.
+
+use super::{Global, NO_EPOCH, bounded};
+use crate::{
+    storage::StorageError,
+    vocab::{Epoch, EpochHistory, EpochStart, Lsn},
+};
+use std::time::Duration;
+
+/// One look at the instance, all of it from one statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionRow {
+    /// A standby; otherwise a primary.
+    pub in_recovery: bool,
+    /// Replayed on a standby, flushed on a primary.
+    pub lsn: Lsn,
+    pub history: EpochHistory,
+    /// On a standby: whether log is coming in. `None` on a primary, or when the role may not know
+    /// (it must be a member of `pg_monitor`).
+    pub streaming: Option<bool>,
+    /// On a standby: how much log has come in, replayed or not.
+    pub receive_lsn: Option<Lsn>,
+}
+
+impl Global {
+    /// Where the database is, on a connection of its own. One caller at a time.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] or [`StorageError::Timeout`] within a second or so.
+    pub async fn position(&self) -> Result<PositionRow, StorageError> {
+        // The answer to the question is worth little when it is old.
+        let bound = Duration::from_millis(2 * super::WATCH_MS_MAX);
+        bounded(bound, ask(&self.watch)).await.and_then(PositionRow::try_from)
+    }
+}
+
+/// Where the database behind `executor` is.
+///
+/// # Errors
+/// When it cannot be asked, or has no epoch yet.
+pub async fn position(executor: impl sqlx::PgExecutor<'_>) -> Result<PositionRow, StorageError> {
+    ask(executor).await?.try_into()
+}
+
+struct Stored {
+    in_recovery: bool,
+    lsn: Option<String>,
+    streaming: Option<bool>,
+    receive_lsn: Option<String>,
+    epochs: Option<Vec<i64>>,
+    start_lsns: Option<Vec<String>>,
+    regions: Option<Vec<String>>,
+}
+
+async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error> {
+    let query = sqlx::query_as!(
+        Stored,
+        r#"SELECT
+            pg_is_in_recovery() AS "in_recovery!",
+            (SELECT lsn::text FROM cluster_position) AS lsn,
+            CASE
+                WHEN NOT pg_is_in_recovery() THEN NULL
+                WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver) THEN false
+                ELSE (SELECT status = 'streaming' FROM pg_stat_wal_receiver)
+            END AS streaming,
+            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END AS receive_lsn,
+            array_agg(epoch ORDER BY epoch) AS epochs,
+            array_agg(start_lsn::text ORDER BY epoch) AS start_lsns,
+            array_agg(region ORDER BY epoch) AS regions
+        FROM cluster_epoch"#
+    );
+    query.fetch_one(executor).await
+}
+
+impl TryFrom<Stored> for PositionRow {
+    type Error = StorageError;
+
+    fn try_from(stored: Stored) -> Result<Self, StorageError> {
+        let corrupt = |column| StorageError::Corrupt { table: "cluster_epoch", column };
+        let parsed = |text: &str| text.parse::<Lsn>().map_err(|_| corrupt("start_lsn"));
+        let columns = (stored.lsn, stored.epochs, stored.start_lsns, stored.regions);
+        let (Some(lsn), Some(epochs), Some(start_lsns), Some(regions)) = columns else {
+            return Err(NO_EPOCH);
+        };
+        let mut starts = Vec::with_capacity(epochs.len());
+        for ((epoch, start_lsn), region) in epochs.into_iter().zip(&start_lsns).zip(&regions) {
+            starts.push(EpochStart {
+                epoch: Epoch::from_stored(epoch).ok_or(corrupt("epoch"))?,
+                start_lsn: parsed(start_lsn)?,
+                region: region.parse().map_err(|_| corrupt("region"))?,
+            });
+        }
+        Ok(Self {
+            in_recovery: stored.in_recovery,
+            lsn: parsed(&lsn)?,
+            history: EpochHistory::new(starts).ok_or(NO_EPOCH)?,
+            streaming: stored.streaming,
+            receive_lsn: stored.receive_lsn.as_deref().map(parsed).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! The schema's one owner. `godwit migrate` runs it; `serve` only asks how the schema stands.
+
+use super::StorageError;
+use crate::{
+    config::DatabaseConfig,
+    vocab::{Epoch, Op, Region},
+};
+use secrecy::ExposeSecret as _;
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, PgPool,
+    migrate::{Migrate as _, MigrateError, Migrator},
+    postgres::PgConnectOptions,
+};
+use std::time::Duration;
+
+/// `migrations/global/`, embedded.
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/global");
+
+/// Of the lock that one migration at a time holds.
+const LOCK: i64 = 0x676f_6477_6974_0001;
+
+/// Between two attempts to take it. Waiting inside Postgres would hold a snapshot, and `CREATE INDEX
+/// CONCURRENTLY` waits for every snapshot: two migrations would wait for each other.
+const LOCK_POLL_MS: u64 = 250;
+
+/// A migration must not stand in line for a table's lock with all later writers behind it.
+const TABLE_LOCK_MS_MAX: u64 = 10_000;
+
+/// What `migrate` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrateOutcome {
+    /// This many migrations.
+    Applied(usize),
+    UpToDate,
+    /// Nothing: the server is a standby, and gets its schema from the primary.
+    Standby,
+}
+
+/// How a database's schema stands to what this program was built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaStanding {
+    Current,
+    /// Lacks migrations. `have` is the newest it has, `want` the newest there is.
+    Old {
+        have: Option<i64>,
+        want: i64,
+    },
+    /// Has migrations that this program has not heard of; it has all that this program needs.
+    Newer,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateFailure {
+    #[error("setting database.owner_url is missing: migrations run as the schema's owner")]
+    NoOwner,
+    #[error("another migration holds the lock")]
+    Locked,
+    #[error("the database failed")]
+    Storage(#[from] StorageError),
+    #[error("a migration failed")]
+    Migration(#[source] MigrateError),
+}
+
+impl From<sqlx::Error> for MigrateFailure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+/// Brings the schema up to date and inserts the first epoch, with `region` as its primary. Running
+/// it again changes nothing; two at a time take turns.
+///
+/// # Errors
+/// When the owner cannot connect, another migration holds the lock past `op`'s deadline, or a
+/// migration fails. Each migration is a transaction of its own: those before the failed one stay.
+pub async fn run(
+    config: &DatabaseConfig,
+    region: &Region,
+    op: &Op,
+) -> Result<MigrateOutcome, MigrateFailure> {
+    let url = config.owner_url.as_ref().ok_or(MigrateFailure::NoOwner)?;
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    let options = options
+        .application_name("godwit migrate")
+        .options([("lock_timeout", TABLE_LOCK_MS_MAX.to_string())]);
+    let connected = tokio::time::timeout(op.remaining(), options.connect()).await;
+    let mut connection = connected.map_err(|_| StorageError::Timeout)??;
+    let standby = sqlx::query_scalar!(r#"SELECT pg_is_in_recovery() AS "standby!""#);
+    let outcome = if standby.fetch_one(&mut connection).await? {
+        MigrateOutcome::Standby
+    } else {
+        lock(&mut connection, op).await?;
+        let applied = apply(&mut connection).await?;
+        insert_first_epoch(&mut connection, region, op).await?;
+        if applied == 0 { MigrateOutcome::UpToDate } else { MigrateOutcome::Applied(applied) }
+    };
+    // Ends the session, and with it the lock.
+    connection.close().await?;
+    Ok(outcome)
+}
+
+async fn lock(connection: &mut PgConnection, op: &Op) -> Result<(), MigrateFailure> {
+    loop {
+        let attempt = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "taken!""#, LOCK);
+        if attempt.fetch_one(&mut *connection).await? {
+            return Ok(());
+        }
+        let pause = op.remaining().min(Duration::from_millis(LOCK_POLL_MS));
+        if pause.is_zero() {
+            return Err(MigrateFailure::Locked);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn apply(connection: &mut PgConnection) -> Result<usize, MigrateFailure> {
+    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    // The lock is ours already; an older program leaves a newer schema alone.
+    migrator.set_locking(false).set_ignore_missing(true);
+    let before = applied(connection).await.map_err(MigrateFailure::Migration)?;
+    migrator.run_direct(None, connection, false).await.map_err(MigrateFailure::Migration)?;
+    let after = applied(connection).await.map_err(MigrateFailure::Migration)?;
+    Ok(after.saturating_sub(before))
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<usize, MigrateError> {
+    connection.ensure_migrations_table(&MIGRATOR.table_name).await?;
+    Ok(connection.list_applied_migrations(&MIGRATOR.table_name).await?.len())
+}
+
+async fn insert_first_epoch(
+    connection: &mut PgConnection,
+    region: &Region,
+    op: &Op,
+) -> Result<(), MigrateFailure> {
+    let query = sqlx::query!(
+        "INSERT INTO cluster_epoch (epoch, start_lsn, region, at)
+        SELECT $1, '0/0'::pg_lsn, $2, $3 WHERE NOT EXISTS (SELECT FROM cluster_epoch)",
+        Epoch::FIRST.to_stored(),
+        region.as_str(),
+        op.now(),
+    );
+    query.execute(connection).await?;
+    Ok(())
+}
+
+impl super::Global {
+    /// How the schema stands to this program.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn schema_standing(&self) -> Result<SchemaStanding, StorageError> {
+        schema_standing(self.read_pool()).await
+    }
+}
+
+/// How the schema behind `pool` stands to this program.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn schema_standing(pool: &PgPool) -> Result<SchemaStanding, StorageError> {
+    let wanted = || MIGRATOR.iter().map(|migration| migration.version);
+    let want = wanted().max().unwrap_or(0);
+    let exists =
+        sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#);
+    if !exists.fetch_one(pool).await? {
+        return Ok(SchemaStanding::Old { have: None, want });
+    }
+    let applied = sqlx::query_scalar!("SELECT version FROM _sqlx_migrations WHERE success");
+    let applied = applied.fetch_all(pool).await?;
+    if wanted().any(|version| !applied.contains(&version)) {
+        return Ok(SchemaStanding::Old { have: applied.iter().max().copied(), want });
+    }
+    if applied.iter().any(|version| !MIGRATOR.version_exists(*version)) {
+        return Ok(SchemaStanding::Newer);
+    }
+    Ok(SchemaStanding::Current)
+}
