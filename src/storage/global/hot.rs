@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::DatabaseConfig,
     storage::{StorageError, TenantScope, tls},
-    vocab::{Clock as _, Collection, ItemId, SystemClock},
+    vocab::{Clock as _, Collection, ItemId, Op, SystemClock},
 };
 use secrecy::ExposeSecret as _;
 use std::{
@@ -118,9 +118,10 @@ impl HotReads {
         scope: &TenantScope,
         collection: &Collection,
         id: ItemId,
+        op: &Op,
     ) -> Result<Read<Option<ItemRow>>, StorageError> {
         let (tenant, name, uuid) = (scope.tenant().as_uuid(), collection.as_str(), id.as_uuid());
-        let row = self.row(|live| &live.item, &[&tenant, &name, &uuid]).await?;
+        let row = self.row(|live| &live.item, &[&tenant, &name, &uuid], op).await?;
         let at = bookmark(row.try_get(0)?, row.try_get(1)?)?;
         let Some(epoch) = row.try_get(2)? else {
             return Ok(Read { value: None, at });
@@ -144,8 +145,9 @@ impl HotReads {
     pub async fn api_key(
         &self,
         secret_hash: &[u8; 32],
+        op: &Op,
     ) -> Result<Read<Option<KeyRow>>, StorageError> {
-        let row = self.row(|live| &live.api_key, &[&secret_hash.as_slice()]).await?;
+        let row = self.row(|live| &live.api_key, &[&secret_hash.as_slice()], op).await?;
         let stored = api_keys::Stored {
             at_epoch: row.try_get(0)?,
             at_lsn: row.try_get(1)?,
@@ -168,11 +170,14 @@ impl HotReads {
         &self,
         statement: fn(&Live) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
+        op: &Op,
     ) -> Result<Row, StorageError> {
-        match self.attempt(statement, parameters).await {
-            Err(error) if error.is_recovery_conflict() => self.attempt(statement, parameters).await,
+        match self.attempt(statement, parameters, op).await {
+            Err(error) if error.is_recovery_conflict() => {
+                self.attempt(statement, parameters, op).await
+            }
             Err(StorageError::Unavailable(_)) if self.lost() => {
-                self.attempt(statement, parameters).await
+                self.attempt(statement, parameters, op).await
             }
             outcome => outcome,
         }
@@ -182,20 +187,25 @@ impl HotReads {
         &self,
         statement: fn(&Live) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
+        op: &Op,
     ) -> Result<Row, StorageError> {
         let live = match self.live() {
             Some(live) => live,
-            None => self.connect().await?,
+            None => match tokio::time::timeout(op.remaining(), self.connect()).await {
+                Ok(connected) => connected?,
+                Err(_) => return Err(StorageError::Timeout),
+            },
         };
+        let bound = self.shared.answer_ms_max.min(op.remaining());
         let answer = live.client.query_opt(statement(&live), parameters);
-        match tokio::time::timeout(self.shared.answer_ms_max, answer).await {
-            Ok(outcome) => outcome?.ok_or(NO_EPOCH),
-            Err(_) => {
+        let Ok(outcome) = tokio::time::timeout(bound, answer).await else {
+            if bound == self.shared.answer_ms_max {
                 // It neither answered nor ended the statement: whatever is sent here waits too.
                 self.forget(&live);
-                Err(StorageError::Timeout)
             }
-        }
+            return Err(StorageError::Timeout);
+        };
+        outcome?.ok_or(NO_EPOCH)
     }
 
     fn live(&self) -> Option<Arc<Live>> {

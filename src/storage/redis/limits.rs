@@ -5,7 +5,7 @@
 //! full again, since an absent bucket is a full one.
 
 use super::Redis;
-use crate::{config::Bucket, storage::StorageError};
+use crate::{config::Bucket, storage::StorageError, vocab::Op};
 use deadpool_redis::redis::Script;
 use std::sync::LazyLock;
 
@@ -67,23 +67,22 @@ return {granted, math.floor(tokens / 1000), reset, retry}
     )
 });
 
-impl Redis {
-    /// Takes up to `tokens` from the bucket of `id`.
-    ///
-    /// # Errors
-    /// [`StorageError::Unavailable`] within `redis.response_ms_max`.
-    pub async fn take(
-        &self,
-        bucket: Bucket,
-        kind: LimitKind,
-        id: &str,
-        tokens: u32,
-    ) -> Result<Taken, StorageError> {
-        let mut connection = self.hot.clone();
-        let mut call = TAKE.key(format!("gw:limit:{}:{id}", kind.as_str()));
-        call.arg(bucket.per_second).arg(bucket.burst).arg(tokens);
-        let taken = self.bounded(call.invoke_async(&mut connection)).await?;
-        let (granted, remaining, reset_ms, retry_ms) = taken;
-        Ok(Taken { granted, remaining, reset_ms, retry_ms })
-    }
+/// Takes up to `tokens` from the bucket of `id`.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] within `redis.response_ms_max`, or the operation's deadline.
+pub async fn take(
+    redis: &Redis,
+    bucket: Bucket,
+    kind: LimitKind,
+    id: &str,
+    tokens: u32,
+    op: &Op,
+) -> Result<Taken, StorageError> {
+    let mut connection = redis.hot.clone();
+    let mut call = TAKE.key(format!("gw:limit:{}:{id}", kind.as_str()));
+    call.arg(bucket.per_second).arg(bucket.burst).arg(tokens);
+    let answer = call.invoke_async(&mut connection);
+    let (granted, remaining, reset_ms, retry_ms) = redis.bounded(op.remaining(), answer).await?;
+    Ok(Taken { granted, remaining, reset_ms, retry_ms })
 }

@@ -52,8 +52,7 @@ impl Redis {
             .set_max_delay(Duration::from_millis(50));
         let client = Client::open(url).map_err(other)?;
         let hot = ConnectionManager::new_lazy_with_config(client, settings).map_err(other)?;
-        let manager = deadpool_redis::Manager::new(url).map_err(other)?;
-        let pool = deadpool_redis::Pool::builder(manager)
+        let pool = deadpool_redis::Pool::builder(deadpool_redis::Manager::new(url).map_err(other)?)
             .max_size(POOL_CONNECTIONS_MAX)
             .wait_timeout(Some(response_ms_max))
             .create_timeout(Some(response_ms_max))
@@ -71,7 +70,7 @@ impl Redis {
     pub async fn ping(&self) -> Result<(), StorageError> {
         let mut connection = self.hot.clone();
         let ping = redis::cmd("PING");
-        self.bounded(ping.query_async::<()>(&mut connection)).await
+        self.bounded(self.response_ms_max, ping.query_async::<()>(&mut connection)).await
     }
 
     /// A connection of one's own.
@@ -84,9 +83,10 @@ impl Redis {
 
     async fn bounded<T>(
         &self,
+        remaining: Duration,
         command: impl Future<Output = redis::RedisResult<T>>,
     ) -> Result<T, StorageError> {
-        match tokio::time::timeout(self.response_ms_max, command).await {
+        match tokio::time::timeout(self.response_ms_max.min(remaining), command).await {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(StorageError::unavailable("Redis took too long")),
         }
