@@ -1,7 +1,10 @@
 //! Godwit: an application backend that lives in several regions at once.
 
+pub mod assembly;
 pub mod cli;
 pub mod config;
+pub mod domain;
+pub mod http;
 pub mod identity;
 pub mod lab;
 pub mod lifecycle;

@@ -5,7 +5,9 @@
 //! decides anything: it asks the room whose work it is.
 
 mod lab;
+mod migrate;
 mod output;
+mod serve;
 mod target;
 
 pub use output::Output;
@@ -24,6 +26,8 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Lab(lab::Lab),
+    Migrate(migrate::Migrate),
+    Serve(serve::Serve),
 }
 
 impl Cli {
@@ -34,6 +38,8 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let done = match self.command {
             Command::Lab(lab) => lab.run(),
+            Command::Migrate(migrate) => migrate.run(),
+            Command::Serve(serve) => serve.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

@@ -13,11 +13,19 @@ pub struct TopologyConfig {
     pub probe_ms_max: u64,
     /// A peer not heard of for this long is unreachable.
     pub stale_after_ms: u64,
+    /// A replica that does not stream though its primary answers is not ready once its lag is more
+    /// than this, or unknown: other regions are fresher.
+    pub ready_lag_ms_max: u64,
 }
 
 impl Default for TopologyConfig {
     fn default() -> Self {
-        Self { probe_interval_ms: 250, probe_ms_max: 1_500, stale_after_ms: 3_000 }
+        Self {
+            probe_interval_ms: 250,
+            probe_ms_max: 1_500,
+            stale_after_ms: 3_000,
+            ready_lag_ms_max: 10_000,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! the primary decides. When the replica cannot be asked, the primary is.
 
 pub mod key;
-
+pub mod resolve;
 
 pub use key::ApiKeySecret;
-
+pub use resolve::{Principal, Resolved, Resolver};

@@ -45,10 +45,17 @@ pub struct Breaker {
 
 #[derive(Debug)]
 enum State {
-    Closed { recent: VecDeque<(Instant, HopOutcome)> },
-    Open { until: Instant },
+    Closed {
+        recent: VecDeque<(Instant, HopOutcome)>,
+    },
+    Open {
+        until: Instant,
+    },
     /// `trying` since when, so that a trial that was abandoned does not block the next for ever.
-    HalfOpen { successes: u32, trying: Option<Instant> },
+    HalfOpen {
+        successes: u32,
+        trying: Option<Instant>,
+    },
 }
 
 /// Requests remembered at most; at a high rate the window is shorter than its time.
@@ -87,7 +94,8 @@ impl Breaker {
             State::Open { .. } => false,
             State::HalfOpen { trying, .. } => {
                 let patience = Duration::from_millis(config.cool_down_ms);
-                let busy = trying.is_some_and(|since| now.saturating_duration_since(since) < patience);
+                let busy =
+                    trying.is_some_and(|since| now.saturating_duration_since(since) < patience);
                 if !busy {
                     *trying = Some(now);
                 }

@@ -134,6 +134,8 @@ pub fn decide(ask: Ask, view: &View) -> Decision {
 #[must_use]
 pub fn decide_after_wait(view: &View) -> Decision {
     match elsewhere(view) {
+        // The primary flushed all it ever answered with.
+        Decision::Local => Decision::Refuse(Refusal::BookmarkInvalid),
         Decision::Refuse(Refusal::NoPrimary) => Decision::Refuse(Refusal::BookmarkTimeout),
         decision => decision,
     }
@@ -146,10 +148,6 @@ fn session(ask: Ask, view: &View) -> Decision {
     match standing {
         Standing::Reached => Decision::Local,
         Standing::Lost { lost_after } => Decision::Refuse(Refusal::BookmarkLost { lost_after }),
-        // The primary flushed all it ever answered with: nothing to wait for.
-        Standing::Behind | Standing::EpochUnknown if matches!(view.primary, PrimaryView::Here(_)) => {
-            Decision::Refuse(Refusal::BookmarkInvalid)
-        }
         Standing::Behind => Decision::WaitThenLocal(bookmark),
         // A peer in that epoch knows better than this replica, which has yet to hear of it; with
         // no such peer the log may still bring it.
@@ -166,11 +164,12 @@ fn at_primary(ask: Ask, view: &View) -> Decision {
     {
         return Decision::Refuse(Refusal::BookmarkLost { lost_after });
     }
-    match (elsewhere(view), view.local) {
-        (Decision::Local, Some(Standing::Behind | Standing::EpochUnknown)) => {
-            Decision::Refuse(Refusal::BookmarkInvalid)
+    match (elsewhere(view), view.local, ask.bookmark) {
+        // Even the primary's position is known here with a delay: look again before judging.
+        (Decision::Local, Some(Standing::Behind | Standing::EpochUnknown), Some(bookmark)) => {
+            Decision::WaitThenLocal(bookmark)
         }
-        (decision, _) => decision,
+        (decision, _, _) => decision,
     }
 }
 
@@ -233,7 +232,6 @@ mod tests {
     #[test]
     fn writes_and_strong_reads_go_to_the_primary_or_are_refused() {
         let none = || refuse(Refusal::NoPrimary);
-        let invalid = || refuse(Refusal::BookmarkInvalid);
         for (intent, consistency) in [
             (Intent::Write, Consistency::Session),
             (Intent::Write, Consistency::Eventual),
@@ -248,8 +246,8 @@ mod tests {
                 check(without, None, lag, [local(), forward(), none(), none()]);
                 check(with, Some(LOST), lag, [lost(), lost(), lost(), lost()]);
                 check(with, Some(Standing::Reached), lag, [local(), forward(), none(), none()]);
-                check(with, Some(Standing::Behind), lag, [invalid(), forward(), none(), none()]);
-                check(with, Some(Standing::EpochUnknown), lag, [invalid(), forward(), none(), none()]);
+                check(with, Some(Standing::Behind), lag, [wait(), forward(), none(), none()]);
+                check(with, Some(Standing::EpochUnknown), lag, [wait(), forward(), none(), none()]);
             }
         }
     }
@@ -271,12 +269,11 @@ mod tests {
         let with = ask(Intent::Read, Consistency::Session, true);
         let without = ask(Intent::Read, Consistency::Session, false);
         let none = || refuse(Refusal::NoPrimary);
-        let invalid = || refuse(Refusal::BookmarkInvalid);
         for lag in [None, Some(60_000)] {
             check(with, Some(LOST), lag, [lost(), lost(), lost(), lost()]);
             check(with, Some(Standing::Reached), lag, [local(), local(), local(), local()]);
-            check(with, Some(Standing::Behind), lag, [invalid(), wait(), wait(), wait()]);
-            check(with, Some(Standing::EpochUnknown), lag, [invalid(), forward(), wait(), wait()]);
+            check(with, Some(Standing::Behind), lag, [wait(), wait(), wait(), wait()]);
+            check(with, Some(Standing::EpochUnknown), lag, [wait(), forward(), wait(), wait()]);
             check(with, None, lag, [local(), forward(), none(), none()]);
             check(without, Some(Standing::Reached), lag, [local(), local(), local(), local()]);
             check(without, None, lag, [local(), forward(), none(), none()]);
@@ -293,7 +290,7 @@ mod tests {
             check(without, Some(Standing::Reached), lag, [local(), forward(), none(), none()]);
         }
         let with = ask(Intent::Read, bounded, true);
-        check(with, Some(Standing::Behind), Some(0), [refuse(Refusal::BookmarkInvalid), wait(), wait(), wait()]);
+        check(with, Some(Standing::Behind), Some(0), [wait(), wait(), wait(), wait()]);
         check(with, Some(LOST), Some(0), [lost(), lost(), lost(), lost()]);
         check(with, None, None, [local(), forward(), none(), none()]);
     }
@@ -301,7 +298,8 @@ mod tests {
     #[test]
     fn a_wait_that_ran_out_goes_to_the_primary_or_says_so() {
         let timeout = || refuse(Refusal::BookmarkTimeout);
-        for (primary, expected) in primaries().into_iter().zip([local(), forward(), timeout(), timeout()]) {
+        let expected = [refuse(Refusal::BookmarkInvalid), forward(), timeout(), timeout()];
+        for (primary, expected) in primaries().into_iter().zip(expected) {
             let view = View { local: Some(Standing::Behind), lag: None, primary };
             assert_eq!(decide_after_wait(&view), expected, "{view:?}");
         }
@@ -316,8 +314,17 @@ mod tests {
         assert_eq!("bounded;ms=250".parse(), Ok(bounded));
         assert_eq!("bounded; ms=250".parse(), Ok(bounded));
         assert_eq!(bounded.to_string().parse(), Ok(bounded));
-        for text in ["", "weak", "bounded", "bounded;ms=", "bounded;ms=-1", "bounded;ms=+1", "bounded;s=1",
-            "bounded;ms=86400001", "eventual;ms=1"] {
+        for text in [
+            "",
+            "weak",
+            "bounded",
+            "bounded;ms=",
+            "bounded;ms=-1",
+            "bounded;ms=+1",
+            "bounded;s=1",
+            "bounded;ms=86400001",
+            "eventual;ms=1",
+        ] {
             assert!(text.parse::<Consistency>().is_err(), "{text}");
         }
     }

@@ -80,7 +80,8 @@ impl Sealer {
     #[must_use]
     pub fn new(cluster: &ClusterConfig, seconds_max: u32) -> Self {
         let mac = |secret: &str| {
-            Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length")
+            Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+                .expect("HMAC takes a key of any length")
         };
         let keys = cluster.envelope_keys.iter();
         Self {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{BreakerConfig, Config},
+    telemetry::metrics::{ForwardOutcome, Metrics, PeerMetrics},
     topology::probe::{ProbeError, peer_client},
     vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, rng},
 };
@@ -86,6 +87,7 @@ struct Peer {
     clients: Vec<reqwest::Client>,
     next: AtomicUsize,
     breaker: Breaker,
+    metrics: PeerMetrics,
 }
 
 /// The hops to every peer. Shared by all requests of a process.
@@ -98,7 +100,7 @@ pub struct Forwarder {
 impl Forwarder {
     /// # Errors
     /// When the certificates for peers cannot be used.
-    pub fn new(config: &Config) -> Result<Self, ProbeError> {
+    pub fn new(config: &Config, metrics: &Metrics) -> Result<Self, ProbeError> {
         let breaker: &BreakerConfig = &config.routing.breaker;
         let mut peers = BTreeMap::new();
         for (region, peer) in config.peers() {
@@ -110,6 +112,7 @@ impl Forwarder {
                     clients: (0..CONNECTIONS).map(|_| client()).collect::<Result<_, _>>()?,
                     next: AtomicUsize::new(0),
                     breaker: Breaker::new(breaker.clone()),
+                    metrics: metrics.peer(region),
                 },
             );
         }
@@ -151,13 +154,22 @@ impl Forwarder {
         let mut maybe_sent = false;
         let mut attempt = 1;
         loop {
-            if !peer.breaker.admit(op.clock.monotonic()) {
+            let began = op.clock.monotonic();
+            if !peer.breaker.admit(began) {
+                peer.metrics.forwarded(ForwardOutcome::Refused, None);
                 return Err(ForwardError::BreakerOpen(to.clone()));
             }
             let sealed = self.seal(to, epoch, request, &digest, op);
             let result = attempt_once(peer, request, &sealed, patience(op, attempt)).await;
+            let ended = op.clock.monotonic();
             let outcome = if result.is_ok() { HopOutcome::Answered } else { HopOutcome::Failed };
-            peer.breaker.report(op.clock.monotonic(), outcome);
+            peer.breaker.report(ended, outcome);
+            let counted = match &result {
+                Ok(_) => ForwardOutcome::Answered,
+                Err(error) if error.is_timeout() => ForwardOutcome::TimedOut,
+                Err(_) => ForwardOutcome::Failed,
+            };
+            peer.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
             let error = match result {
                 Ok(incoming) => return Ok(incoming),
                 Err(error) => error,
@@ -225,7 +237,8 @@ async fn attempt_once(
     let answer = builder.send().await?;
     let status = answer.status().as_u16();
     let headers = answer.headers().iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
     let body = if answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX) {
         Body::Whole(answer.bytes().await?)
     } else {

@@ -63,9 +63,7 @@ impl LagTracker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocab::{
-        Clock as _, Epoch, EpochHistory, EpochStart, Lsn, clock::ManualClock,
-    };
+    use crate::vocab::{Clock as _, Epoch, EpochHistory, EpochStart, Lsn, clock::ManualClock};
     use std::{sync::Arc, time::Duration};
 
     fn at(lsn: u64) -> Bookmark {
@@ -125,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_primary_does_not_lag() {
-        let known = LagTracker::default().lag(&own(Role::Primary, 1, ManualClock::new().monotonic()));
+        let known =
+            LagTracker::default().lag(&own(Role::Primary, 1, ManualClock::new().monotonic()));
         assert_eq!(known, Some(Lag { proven_at: None, bytes: Some(0) }));
     }
 }

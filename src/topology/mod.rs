@@ -9,16 +9,20 @@
 //! reached local reads go on.
 
 pub mod lag;
-
+pub mod position;
 pub mod probe;
 pub mod report;
+pub mod schema;
 pub mod snapshot;
-
+pub mod watcher;
 
 pub use report::{Role, TopologyReport};
 pub use snapshot::{Lag, Own, Peer, PrimaryAt, Snapshot};
 
-use crate::vocab::{Bookmark, Region, SharedClock, Standing};
+use crate::{
+    loops::Activator,
+    vocab::{Bookmark, Region, SharedClock, Standing},
+};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -26,7 +30,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// The one place the snapshot is published from and read at. Cheap to clone.
 #[derive(Clone)]
@@ -40,7 +44,7 @@ struct Inner {
     snapshot: watch::Sender<Snapshot>,
     lag: Mutex<lag::LagTracker>,
     waiters: AtomicUsize,
-    waiting: Notify,
+    waiting: Activator,
 }
 
 /// How a wait for a bookmark ended.
@@ -71,7 +75,7 @@ impl Topology {
                 snapshot: watch::Sender::new(snapshot),
                 lag: Mutex::default(),
                 waiters: AtomicUsize::new(0),
-                waiting: Notify::new(),
+                waiting: Activator::new(),
             }),
         }
     }
@@ -105,6 +109,16 @@ impl Topology {
         peer.reachable(self.now(), self.inner.stale_after)
     }
 
+    /// Wakes the position loop.
+    #[must_use]
+    pub fn waiting(&self) -> Activator {
+        self.inner.waiting.clone()
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.inner.waiters.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until this region's database stands `Reached` to the bookmark, at most until
     /// `deadline`. Holds no connection. Cancellation-safe.
     pub async fn wait(&self, bookmark: Bookmark, deadline: Instant) -> Waited {
@@ -125,6 +139,22 @@ impl Topology {
             },
             _ => Waited::NotInTime,
         }
+    }
+
+    /// This region's database was seen at `at`, by a read or a commit: it has come at least so far.
+    /// Saves the next request with that bookmark a wait for the position loop.
+    pub fn note_position(&self, at: Bookmark) {
+        let newer = |own: &Own| own.epoch() == at.epoch && own.lsn < at.lsn;
+        if !self.look(|snapshot| snapshot.own.as_ref().is_some_and(newer)) {
+            return;
+        }
+        self.inner.snapshot.send_if_modified(|snapshot| match &mut snapshot.own {
+            Some(own) if newer(own) => {
+                own.lsn = at.lsn;
+                true
+            }
+            _ => false,
+        });
     }
 
     fn publish_own(&self, own: Option<Own>) {
@@ -158,7 +188,7 @@ struct Waiter<'a>(&'a Inner);
 impl<'a> Waiter<'a> {
     fn register(inner: &'a Inner) -> Self {
         inner.waiters.fetch_add(1, Ordering::Relaxed);
-        inner.waiting.notify_one();
+        inner.waiting.activate();
         Self(inner)
     }
 }

@@ -54,7 +54,8 @@ pub fn peer_client(
             std::fs::read(path).map_err(|error| ProbeError::Tls(Box::new(error)))
         };
         let bad = |error: reqwest::Error| ProbeError::Tls(Box::new(error));
-        let authority = reqwest::Certificate::from_pem_bundle(&read(&files.authority)?).map_err(bad)?;
+        let authority =
+            reqwest::Certificate::from_pem_bundle(&read(&files.authority)?).map_err(bad)?;
         let identity = reqwest::Identity::from_pem(&read(&files.identity)?).map_err(bad)?;
         builder = builder.tls_certs_only(authority).identity(identity);
     }

@@ -39,7 +39,7 @@ pub struct TopologyReport {
     pub lag_ms: Option<u64>,
     pub lag_bytes: Option<u64>,
     pub streaming: Option<bool>,
-    /// Name of the newest migration applied here.
+    /// `current`, `newer`, or `old` with what is there and what is needed.
     pub schema: Option<String>,
     pub build: String,
     /// What this process knows of each other region.

@@ -123,7 +123,8 @@ impl Snapshot {
         let is_primary = |peer: &&Peer| {
             let report = peer.report.as_ref();
             peer.reachable(now, stale_after)
-                && report.is_some_and(|r| r.role == Some(Role::Primary) && r.epoch() == Some(highest))
+                && report
+                    .is_some_and(|r| r.role == Some(Role::Primary) && r.epoch() == Some(highest))
         };
         let found = self.peers.iter().find(|(_, peer)| is_primary(peer));
         found.map_or(PrimaryAt::Unknown, |(region, _)| PrimaryAt::Peer(region.clone(), highest))

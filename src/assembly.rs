@@ -1,0 +1,148 @@
+//! Settings in, application out: builds everything that lives as long as the process.
+
+use crate::{
+    config::Config,
+    domain::upkeep::UpkeepLoop,
+    http::{App, Servers, limits::Limiter, routes},
+    identity::Resolver,
+    lifecycle::Lifecycle,
+    loops::{Activator, Loops},
+    routing::forward::Forwarder,
+    storage::{Global, redis::Redis},
+    telemetry::{Metrics, Telemetry},
+    topology::{
+        Topology,
+        position::PositionLoop,
+        probe::peer_client,
+        schema::{SchemaLoop, SchemaWatch},
+        watcher::{Heard, WatcherLoop},
+    },
+    vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng},
+};
+use anyhow::Context as _;
+use std::{sync::Arc, time::Duration};
+
+/// A process, built and bound.
+pub struct Process {
+    pub app: Arc<App>,
+    pub servers: Servers,
+    lifecycle: Lifecycle,
+}
+
+/// Builds the application and binds its listeners. Connects to nothing yet: a process starts
+/// whatever is down.
+///
+/// # Errors
+/// When an address cannot be used or a certificate cannot be read.
+pub fn build(
+    config: Config,
+    telemetry: Telemetry,
+    lifecycle: Lifecycle,
+) -> anyhow::Result<Process> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let rng: SharedRng = Arc::new(SystemRng);
+    let metrics = Arc::new(Metrics::new(&config.region, &telemetry));
+    let global = Global::connect(&config.database).context("database")?;
+    let redis = Redis::new(&config.redis).context("redis")?;
+    let peers = config.peers().map(|(peer, _)| peer.clone());
+    let stale_after = Duration::from_millis(config.topology.stale_after_ms);
+    let topology = Topology::new(config.region.clone(), peers, stale_after, clock.clone());
+    let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
+    let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
+    let app = Arc::new(App {
+        process: process_name(&clock, &rng),
+        region: config.region.clone(),
+        resolver: Resolver::new(&config.identity),
+        limiter: Limiter::new(&config.limits, redis.clone(), clock.clone()),
+        mounted: routes::mount(&metrics),
+        schema: SchemaWatch::default(),
+        draining: lifecycle.draining().clone(),
+        config,
+        clock,
+        rng,
+        topology,
+        forwarder,
+        global,
+        redis,
+        metrics,
+        telemetry,
+        loops,
+    });
+    let servers = Servers::bind(&app)?;
+    Ok(Process { app, servers, lifecycle })
+}
+
+impl Process {
+    /// Starts the loops and serves until the process is told to stop, then drains.
+    ///
+    /// # Errors
+    /// When a listener fails, or a task panicked.
+    pub async fn run(self) -> anyhow::Result<()> {
+        start_loops(&self.app)?;
+        let handles = self.servers.handles();
+        let draining = self.lifecycle.draining().clone();
+        self.lifecycle.spawn("servers.stop", async move {
+            draining.cancelled().await;
+            for handle in handles {
+                handle.stop(true).await;
+            }
+        });
+        let served = self.servers.run().await;
+        let budget = Duration::from_secs(self.app.config.server.drain_seconds_max);
+        self.lifecycle.finish(budget).await;
+        self.app.global.close().await;
+        served.context("a listener failed")?;
+        anyhow::ensure!(!self.lifecycle.has_failed(), "a task panicked; the log has it");
+        Ok(())
+    }
+}
+
+fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {
+    let config = &app.config;
+    let (topology, global) = (app.topology.clone(), app.global.clone());
+    let database = config.database.clone();
+    app.loops.start(PositionLoop::schedule(&database), topology.waiting(), move || {
+        PositionLoop::new(topology.clone(), global.clone(), &database)
+    });
+    let (global, watch) = (app.global.clone(), app.schema.clone());
+    app.loops.start(SchemaLoop::schedule(), Activator::new(), move || SchemaLoop {
+        global: global.clone(),
+        watch: watch.clone(),
+    });
+    let (global, journal) = (app.global.clone(), config.journal.clone());
+    app.loops.start(UpkeepLoop::schedule(), Activator::new(), move || UpkeepLoop {
+        global: global.clone(),
+        config: journal.clone(),
+    });
+    for (peer, _) in config.peers() {
+        let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+        let (app, peer) = (Arc::clone(app), peer.clone());
+        let heard: Arc<dyn Heard> = Arc::new(BreakerEar(Arc::clone(&app)));
+        app.loops.clone().start(
+            WatcherLoop::schedule(&config.topology),
+            Activator::new(),
+            move || {
+                let (topology, heard) = (app.topology.clone(), Arc::clone(&heard));
+                WatcherLoop::new(peer.clone(), &app.config, client.clone(), topology, heard)
+            },
+        );
+    }
+    Ok(())
+}
+
+/// An answered probe lets requests through an open breaker again.
+struct BreakerEar(Arc<App>);
+
+impl Heard for BreakerEar {
+    fn heard(&self, peer: &Region, answered: bool) {
+        if answered {
+            self.0.forwarder.probe_answered(peer, self.0.clock.monotonic());
+        }
+    }
+}
+
+/// Unlike any other process, this one's successor included.
+fn process_name(clock: &SharedClock, rng: &SharedRng) -> String {
+    let op = Op::new(OpKind::Command, clock.clone(), rng.clone(), Duration::ZERO);
+    OpId::mint(&op).to_string()
+}

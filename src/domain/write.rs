@@ -1,0 +1,191 @@
+//! One write: a transaction, its record in the journal, exactly once per key.
+
+use super::items::data::DataError;
+use crate::{
+    storage::{
+        CommitError, Global, StorageError, TenantScope, WriteTx,
+        global::{
+            items::ItemRow,
+            journal::{self, Claim, JournalEntry, JournalRow},
+        },
+    },
+    vocab::{Actor, Bookmark, Epoch, IdempotencyKey, Op},
+};
+
+/// What every write carries.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteContext<'a> {
+    pub global: &'a Global,
+    /// The epoch in which this region was found to be the primary; checked inside the transaction.
+    pub epoch: Epoch,
+    pub op: &'a Op,
+    pub scope: &'a TenantScope,
+    pub actor: Actor,
+    pub key: &'a IdempotencyKey,
+    /// SHA-256 over all that makes the request what it is.
+    pub digest: [u8; 32],
+    pub method: &'a str,
+    pub path: &'a str,
+}
+
+/// What was answered, and is answered again to a repetition. Chosen by the HTTP room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub etag: Option<String>,
+    pub location: Option<String>,
+    /// JSON text.
+    pub body: Option<String>,
+    /// Version the write made, where it made one.
+    pub version: Option<i64>,
+}
+
+#[derive(Debug)]
+pub struct Committed {
+    pub answer: Answer,
+    pub at: Bookmark,
+    /// This is the record of an earlier request with the same key.
+    pub replayed: bool,
+}
+
+/// Why a write has no effect.
+#[derive(Debug)]
+pub enum Refused {
+    NotFound,
+    /// It exists, in another version than the precondition names.
+    VersionConflict(Box<ItemRow>),
+    Data(DataError),
+    /// One operation of a batch, counted from 0; none of the batch has an effect.
+    Operation {
+        index: usize,
+        refused: Box<Refused>,
+    },
+}
+
+/// How a write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No effect. `at` is the position at which it was found to be so, when that could be told.
+    #[error("the write was refused")]
+    Refused { refused: Refused, at: Option<Bookmark> },
+    #[error("the idempotency key belongs to another request")]
+    KeyMismatch,
+    #[error("a request with this idempotency key is under way")]
+    KeyInFlight,
+    /// The commit was sent and its answer did not come.
+    #[error("the outcome of the write is not known")]
+    OutcomeUnknown { key: IdempotencyKey, source: StorageError },
+    /// No effect.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What the work inside the transaction answers with.
+#[derive(Debug)]
+pub enum WorkError {
+    Refused(Refused),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for WorkError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+impl From<Refused> for WorkError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+impl From<DataError> for WorkError {
+    fn from(error: DataError) -> Self {
+        Self::Refused(Refused::Data(error))
+    }
+}
+
+/// Carries out `work` once for the key, records the answer `render` makes of it, and commits.
+///
+/// A twin that commits between our look-up and our record makes the record collide; the second try
+/// then finds the twin's answer.
+///
+/// # Errors
+/// See [`WriteError`].
+pub async fn write_once<T>(
+    context: WriteContext<'_>,
+    work: impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
+    render: impl Fn(&T) -> Answer,
+) -> Result<Committed, WriteError> {
+    match attempt(context, &work, &render).await {
+        Err(WriteError::Storage(StorageError::Conflict(constraint)))
+            if constraint.is_journal_key() =>
+        {
+            attempt(context, &work, &render).await
+        }
+        result => result,
+    }
+}
+
+async fn attempt<T>(
+    context: WriteContext<'_>,
+    work: &impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
+    render: &impl Fn(&T) -> Answer,
+) -> Result<Committed, WriteError> {
+    let mut tx = WriteTx::open(context.global, context.epoch, context.op).await?;
+    match tx.claim(context.scope, context.key, &context.digest).await? {
+        Claim::Fresh => {}
+        Claim::Replay(row) => {
+            let at = tx.rollback().await?;
+            return Ok(Committed { answer: (*row).into(), at, replayed: true });
+        }
+        Claim::Mismatch => return Err(WriteError::KeyMismatch),
+        Claim::InFlight => return Err(WriteError::KeyInFlight),
+    }
+    let done = match work(&mut tx).await {
+        Ok(done) => done,
+        Err(WorkError::Storage(error)) => return Err(error.into()),
+        Err(WorkError::Refused(refused)) => {
+            // Without a position the client merely keeps the bookmark it has.
+            let at = tx.rollback().await.ok();
+            return Err(WriteError::Refused { refused, at });
+        }
+    };
+    let answer = render(&done);
+    journal::insert(&mut tx, &entry(context, &answer)).await?;
+    match tx.commit().await {
+        Ok(at) => Ok(Committed { answer, at, replayed: false }),
+        Err(CommitError::RolledBack(error)) => Err(error.into()),
+        Err(CommitError::Unknown(source)) => {
+            Err(WriteError::OutcomeUnknown { key: context.key.clone(), source })
+        }
+    }
+}
+
+fn entry<'a>(context: WriteContext<'a>, answer: &'a Answer) -> JournalEntry<'a> {
+    JournalEntry {
+        scope: context.scope,
+        key: context.key,
+        actor: context.actor,
+        method: context.method,
+        path: context.path,
+        request_digest: context.digest,
+        status: answer.status,
+        etag: answer.etag.as_deref(),
+        location: answer.location.as_deref(),
+        body: answer.body.as_deref(),
+        version: answer.version,
+        epoch: context.epoch,
+        committed_at: context.op.now(),
+    }
+}
+
+impl From<JournalRow> for Answer {
+    fn from(row: JournalRow) -> Self {
+        Self {
+            status: row.status,
+            etag: row.etag,
+            location: row.location,
+            body: row.body,
+            version: row.version,
+        }
+    }
+}

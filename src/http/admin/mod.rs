@@ -1,0 +1,4 @@
+//! `/v1/admin`: for operators of a tenant and of the cluster.
+
+pub mod keys;
+pub mod regions;

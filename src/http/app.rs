@@ -1,0 +1,69 @@
+//! What every request of a process shares, and what one worker thread has of its own.
+
+use super::{limits::Limiter, routes::Mounted};
+use crate::{
+    config::Config,
+    identity::Resolver,
+    loops::Loops,
+    routing::{PrimaryView, breaker::BreakerState, forward::Forwarder},
+    storage::{Global, global::hot::HotReads, redis::Redis},
+    telemetry::{Telemetry, metrics::Metrics},
+    topology::{PrimaryAt, Topology, schema::SchemaWatch},
+    vocab::{Op, OpKind, Region, SharedClock, SharedRng},
+};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Built once, by `assembly`.
+pub struct App {
+    pub config: Config,
+    pub region: Region,
+    /// Tells this process from its neighbours and its predecessor.
+    pub process: String,
+    pub clock: SharedClock,
+    pub rng: SharedRng,
+    pub topology: Topology,
+    pub forwarder: Arc<Forwarder>,
+    pub global: Global,
+    pub redis: Redis,
+    pub resolver: Resolver,
+    pub limiter: Limiter,
+    pub metrics: Arc<Metrics>,
+    pub telemetry: Telemetry,
+    pub loops: Loops,
+    pub schema: SchemaWatch,
+    pub mounted: Vec<Mounted>,
+    /// Cancelled when the process has been asked to stop: readiness turns away new traffic.
+    pub draining: CancellationToken,
+}
+
+/// One per worker thread, made inside its runtime.
+pub struct Worker {
+    pub hot: HotReads,
+}
+
+impl App {
+    /// The context of one request.
+    #[must_use]
+    pub fn op(&self) -> Op {
+        let budget = Duration::from_millis(self.config.routing.request_ms_max);
+        Op::new(OpKind::Request, self.clock.clone(), self.rng.clone(), budget)
+    }
+
+    /// The primary as requests see it: known now, and its breaker lets them through.
+    #[must_use]
+    pub fn primary(&self) -> PrimaryView {
+        match self.topology.primary() {
+            PrimaryAt::Here(epoch) => PrimaryView::Here(epoch),
+            PrimaryAt::Unknown => PrimaryView::Unknown,
+            PrimaryAt::Peer(region, epoch) => {
+                match self.forwarder.breaker_state(&region, self.clock.monotonic()) {
+                    Some(BreakerState::Closed | BreakerState::HalfOpen) => {
+                        PrimaryView::Peer(region, epoch)
+                    }
+                    Some(BreakerState::Open) | None => PrimaryView::Tripped(region),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a handler is given: who asks, the operation, and the ways to read and write. Never where
+//! it runs.
+
+use super::{
+    app::{App, Worker},
+    problem::Problem,
+    request::{Facts, RequestState, WriteFacts},
+};
+use crate::{
+    domain::{Answer, Committed, WriteContext, WriteError, write::WorkError},
+    storage::{Read, StorageError, TenantScope, WriteTx, global::hot::HotReads},
+    vocab::{Actor, Bookmark, Op},
+};
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload, http::StatusCode,
+    web::Data,
+};
+use std::{
+    cell::Ref,
+    future::{Ready, ready},
+    rc::Rc,
+};
+
+pub struct Caller {
+    app: Data<App>,
+    worker: Data<Worker>,
+    state: Rc<RequestState>,
+    principal: Rc<crate::identity::Principal>,
+    method: String,
+    path: String,
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let state = RequestState::find(request);
+        let principal = state.facts.borrow().principal.clone();
+        let app = request.app_data::<Data<App>>().cloned();
+        let worker = request.app_data::<Data<Worker>>().cloned();
+        // The gate lets nobody through without a principal.
+        let (Some(principal), Some(app), Some(worker)) = (principal, app, worker) else {
+            return ready(Err(Problem::new(super::problem::Kind::Unauthorized, "No credential.")));
+        };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let method = request.method().as_str().to_owned();
+        ready(Ok(Self { app, worker, state, principal, method, path }))
+    }
+}
+
+impl Caller {
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+    #[must_use]
+    pub fn hot(&self) -> &HotReads {
+        &self.worker.hot
+    }
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        &self.state.op
+    }
+    #[must_use]
+    pub fn scope(&self) -> &TenantScope {
+        &self.principal.scope
+    }
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        self.principal.actor
+    }
+    #[must_use]
+    pub fn scopes(&self) -> crate::vocab::Scopes {
+        self.principal.scopes
+    }
+
+    fn facts(&self) -> Ref<'_, Facts> {
+        self.state.facts.borrow()
+    }
+
+    /// Takes the value out of a read and notes its position for the answer.
+    ///
+    /// # Errors
+    /// The read's own.
+    pub fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
+        let Read { value, at } = read?;
+        self.note(at);
+        Ok(value)
+    }
+
+    fn note(&self, at: Bookmark) {
+        self.app.topology.note_position(at);
+        let mut facts = self.state.facts.borrow_mut();
+        facts.bookmark_out = facts.bookmark_out.max(Some(at));
+    }
+
+    /// Carries out one write and answers as recorded.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn write<T>(
+        &self,
+        work: impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
+        render: impl Fn(&T) -> Answer,
+    ) -> Result<HttpResponse, Problem> {
+        let Some(write) = self.facts().write.clone() else {
+            // A route that writes is declared to; the gate then sets this.
+            return Err(Problem::new(
+                super::problem::Kind::Internal,
+                "This route is declared to read.",
+            ));
+        };
+        let committed = self.commit(&write, work, render).await?;
+        self.note(committed.at);
+        if committed.replayed {
+            self.app.metrics.idempotent_replays.inc();
+        }
+        Ok(answer(committed))
+    }
+
+    async fn commit<T>(
+        &self,
+        write: &WriteFacts,
+        work: impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
+        render: impl Fn(&T) -> Answer,
+    ) -> Result<Committed, WriteError> {
+        let context = WriteContext {
+            global: &self.app.global,
+            epoch: write.epoch,
+            op: &self.state.op,
+            scope: &self.principal.scope,
+            actor: self.principal.actor,
+            key: &write.key,
+            digest: write.digest,
+            method: &self.method,
+            path: &self.path,
+        };
+        crate::domain::write::write_once(context, work, render).await
+    }
+}
+
+fn answer(committed: Committed) -> HttpResponse {
+    let Committed { answer, replayed, .. } = committed;
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = HttpResponseBuilder::new(status);
+    if let Some(etag) = answer.etag {
+        response.insert_header(("etag", etag));
+    }
+    if let Some(location) = answer.location {
+        response.insert_header(("location", location));
+    }
+    if replayed {
+        response.insert_header(("idempotency-replayed", "true"));
+    }
+    match answer.body {
+        Some(body) => response.content_type("application/json").body(body),
+        None => response.finish(),
+    }
+}

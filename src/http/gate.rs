@@ -1,0 +1,414 @@
+//! The gate: every request of the API passes here, and only here is it known where it runs.
+//!
+//! On the public listener: limits, credential, bookmark, then the judgment of `routing::decide`,
+//! which ends in the handler, in a hop, or in a problem. On the internal listener: the envelope of
+//! a peer takes the place of all that, and only the primary of its epoch answers.
+
+use super::{
+    app::{App, Worker},
+    body, headers, hop,
+    limits::client_address,
+    problem::{Kind, Problem, refused},
+    request::{RequestState, WriteFacts},
+    routes::Mounted,
+};
+use crate::{
+    identity::{ApiKeySecret, Principal, Resolved},
+    routing::{
+        Ask, Consistency, Decision, Intent, PrimaryView, View,
+        decide::{decide, decide_after_wait},
+        envelope::{self, Bearer, RequestFacts},
+    },
+    telemetry::metrics::{Route as Answered, WaitOutcome},
+    topology::Waited,
+    vocab::{Bookmark, Epoch, IdempotencyKey, Standing},
+};
+use actix_web::{
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web::{Bytes, Data},
+};
+use std::{net::IpAddr, rc::Rc, time::Duration};
+
+type Gated = Result<ServiceResponse<BoxBody>, actix_web::Error>;
+
+/// The gate of the public listener.
+///
+/// # Errors
+/// None of its own: refusals are answers.
+pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBody>) -> Gated {
+    let app = app_of(&request);
+    let state = RequestState::of(&request);
+    state.facts.borrow_mut().mounted = Some(index);
+    let mounted = &app.mounted[index];
+    let mut response = match admit(&app, mounted, &state, &mut request).await {
+        Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
+            state.facts.borrow_mut().answered = Some(Answered::Forwarded);
+            let answer =
+                hop::carry(&app, &state, request.request(), &to, epoch, bearer, body).await;
+            request.into_response(answer.unwrap_or_else(problem_response))
+        }
+        Ok(Admitted { bearer, .. }) => {
+            let response = next.call(request).await?;
+            instead_of_a_dead_replica(&app, mounted, &state, bearer, response).await
+        }
+        Err(problem) => {
+            state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
+            request.into_response(problem_response(problem))
+        }
+    };
+    headers::stamp(&app, &state, &mut response);
+    Ok(response)
+}
+
+/// The gate of the internal listener.
+///
+/// # Errors
+/// None of its own: refusals are answers.
+pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxBody>) -> Gated {
+    let app = app_of(&request);
+    let state = RequestState::of(&request);
+    state.facts.borrow_mut().mounted = Some(index);
+    let mounted = &app.mounted[index];
+    let mut response = match admit_peer(&app, mounted, &state, &mut request).await {
+        Ok(()) => next.call(request).await?,
+        Err(problem) => {
+            state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
+            request.into_response(problem_response(problem))
+        }
+    };
+    headers::stamp(&app, &state, &mut response);
+    Ok(response)
+}
+
+fn app_of(request: &ServiceRequest) -> Data<App> {
+    request.app_data::<Data<App>>().cloned().expect("server sets the application")
+}
+
+/// The answer that carries the problem, so that `observe` finds it there.
+fn problem_response(problem: Problem) -> actix_web::HttpResponse {
+    actix_web::HttpResponse::from_error(problem)
+}
+
+struct Admitted {
+    decision: Decision,
+    bearer: Bearer,
+    body: Bytes,
+}
+
+async fn admit(
+    app: &App,
+    mounted: &Mounted,
+    state: &RequestState,
+    request: &mut ServiceRequest,
+) -> Result<Admitted, Problem> {
+    headers::check_size(request.headers(), app.config.server.headers_bytes_max)?;
+    let address = address(app, request);
+    if let Some(address) = address {
+        within(app.limiter.address(address, &state.op, &app.metrics).await)?;
+    }
+    let who = authenticate(app, state, request, address).await?;
+    if let Who::Known(principal) = &who {
+        let standing = app.limiter.credential(principal.key, &state.op, &app.metrics).await;
+        state.facts.borrow_mut().limit = Some(standing);
+        within(standing)?;
+        permit(mounted, principal)?;
+    }
+    let bookmark = headers::bookmark(request.headers())?;
+    let consistency = headers::consistency(request.headers())?;
+    {
+        let mut facts = state.facts.borrow_mut();
+        facts.bookmark_in = bookmark;
+        facts.consistency = consistency;
+    }
+    let body = match mounted.route.intent {
+        Intent::Read => Bytes::new(),
+        Intent::Write => {
+            let key = headers::idempotency_key(request.headers())?;
+            let body = body::read(app, state, request).await?;
+            let key = key.unwrap_or_else(|| IdempotencyKey::mint(&state.op));
+            let digest = headers::digest(request, &body);
+            // The epoch is that of the decision, made below.
+            let facts = WriteFacts { epoch: Epoch::FIRST, key, digest };
+            state.facts.borrow_mut().write = Some(Rc::new(facts));
+            body
+        }
+    };
+    let ask = Ask { intent: mounted.route.intent, consistency, bookmark };
+    let (decision, bearer) = match who {
+        Who::Known(principal) => {
+            let bearer = Bearer::Key(principal.key);
+            state.facts.borrow_mut().principal = Some(Rc::new(principal));
+            (settle(app, state, ask).await?, bearer)
+        }
+        Who::Unresolved(hash) => (at_primary(app)?, Bearer::Unresolved { hash: hex::encode(hash) }),
+    };
+    if mounted.route.intent == Intent::Write && decision == Decision::Local {
+        here(app, state)?;
+        request.set_payload(body.clone().into());
+    }
+    Ok(Admitted { decision, bearer, body })
+}
+
+fn address(app: &App, request: &ServiceRequest) -> Option<IpAddr> {
+    let forwarded_for = request.headers().get("x-forwarded-for").and_then(|v| v.to_str().ok());
+    let peer = request.peer_addr()?.ip();
+    Some(client_address(peer, forwarded_for, &app.config.limits.trusted_proxies))
+}
+
+fn within(standing: super::limits::Standing) -> Result<(), Problem> {
+    if standing.allowed {
+        return Ok(());
+    }
+    let seconds = standing.reset.as_millis().div_ceil(1_000).max(1);
+    let problem = Problem::new(Kind::RateLimited, "Slow down, and try again after Retry-After.");
+    Err(problem.header("retry-after", seconds.to_string()))
+}
+
+enum Who {
+    Known(Principal),
+    /// Well formed, but not found here: only the primary can say.
+    Unresolved([u8; 32]),
+}
+
+async fn authenticate(
+    app: &App,
+    state: &RequestState,
+    request: &ServiceRequest,
+    address: Option<IpAddr>,
+) -> Result<Who, Problem> {
+    let refuse = async |detail: &'static str| {
+        if let Some(address) = address
+            && let Err(problem) =
+                within(app.limiter.refused(address, &state.op, &app.metrics).await)
+        {
+            return problem;
+        }
+        Problem::new(Kind::Unauthorized, detail)
+    };
+    let Some(text) = headers::bearer(request.headers()) else {
+        return Err(refuse("Send an API key as `Authorization: Bearer gw_...`.").await);
+    };
+    let Ok(key) = ApiKeySecret::parse(text) else {
+        return Err(refuse("The credential is not a valid API key.").await);
+    };
+    let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
+    match app.resolver.presented(&key, &worker.hot, &state.op).await {
+        Ok(Resolved::Valid(principal)) => Ok(Who::Known(principal)),
+        Ok(Resolved::Ended) => Err(refuse("The API key has expired or was revoked.").await),
+        // A miss on the primary is the truth; on a replica it proves nothing.
+        Ok(Resolved::Absent) if matches!(app.primary(), PrimaryView::Here(_)) => {
+            Err(refuse("The credential is not a valid API key.").await)
+        }
+        // Each of these costs a hop, so it counts against the address even if it is well meant.
+        Ok(Resolved::Absent) => {
+            if let Some(address) = address {
+                within(app.limiter.refused(address, &state.op, &app.metrics).await)?;
+            }
+            Ok(Who::Unresolved(key.hash()))
+        }
+        Err(error) if matches!(app.primary(), PrimaryView::Peer(..)) => {
+            tracing::warn!(error = %error, "credential look-up failed here, the primary is asked");
+            Ok(Who::Unresolved(key.hash()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn permit(mounted: &Mounted, principal: &Principal) -> Result<(), Problem> {
+    if principal.scopes.contains(mounted.route.scope) {
+        return Ok(());
+    }
+    let detail = format!("The credential lacks the scope `{}`.", mounted.route.scope);
+    Err(Problem::new(Kind::Forbidden, detail))
+}
+
+/// How things stand for a request with this bookmark, now.
+fn view(app: &App, bookmark: Option<Bookmark>) -> View {
+    let now = app.clock.monotonic();
+    let (local, lag) = app.topology.look(|snapshot| {
+        let local = snapshot.own.as_ref().map(|own| match bookmark {
+            Some(bookmark) => own.standing(bookmark),
+            None => Standing::Reached,
+        });
+        (local, snapshot.lag.map(|lag| lag.bound(now)))
+    });
+    View { local, lag, primary: app.primary() }
+}
+
+/// Decides, waits if that is the decision, and decides again.
+async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, Problem> {
+    let mut decision = decide(ask, &view(app, ask.bookmark));
+    if let Decision::WaitThenLocal(bookmark) = decision {
+        decision = wait(app, state, bookmark).await;
+    }
+    if decision == Decision::Local {
+        state.facts.borrow_mut().answered.get_or_insert(Answered::Local);
+    }
+    match decision {
+        Decision::Refuse(refusal) => Err(refusal_problem(app, refusal, ask.bookmark)),
+        decision => Ok(decision),
+    }
+}
+
+async fn wait(app: &App, state: &RequestState, bookmark: Bookmark) -> Decision {
+    let began = app.clock.monotonic();
+    let budget = Duration::from_millis(app.config.routing.bookmark_wait_ms_max);
+    let waited = app.topology.wait(bookmark, (began + budget).min(state.op.deadline)).await;
+    let took = app.clock.monotonic().saturating_duration_since(began);
+    app.metrics.bookmark_wait_seconds.observe(took.as_secs_f64());
+    app.metrics.bookmark_waits.count(match waited {
+        Waited::Reached => WaitOutcome::Reached,
+        Waited::Lost => WaitOutcome::Lost,
+        Waited::NotInTime => WaitOutcome::TimedOut,
+    });
+    let view = view(app, Some(bookmark));
+    match (waited, view.local) {
+        (Waited::Reached, _) => {
+            state.facts.borrow_mut().answered = Some(Answered::Waited);
+            Decision::Local
+        }
+        (Waited::Lost, Some(Standing::Lost { lost_after })) => {
+            Decision::Refuse(crate::routing::Refusal::BookmarkLost { lost_after })
+        }
+        _ => decide_after_wait(&view),
+    }
+}
+
+fn refusal_problem(
+    app: &App,
+    refusal: crate::routing::Refusal,
+    bookmark: Option<Bookmark>,
+) -> Problem {
+    if matches!(refusal, crate::routing::Refusal::BookmarkLost { .. }) {
+        app.metrics.bookmarks_lost.inc();
+    }
+    let resume = app.topology.look(|snapshot| snapshot.own.as_ref().map(|own| own.position()));
+    refused(refusal, bookmark.map_or(Epoch::FIRST, |bookmark| bookmark.epoch), resume)
+}
+
+fn at_primary(app: &App) -> Result<Decision, Problem> {
+    match app.primary() {
+        PrimaryView::Peer(region, epoch) => Ok(Decision::Forward(region, epoch)),
+        // Not found here and nobody else to ask: that is not "unauthorized".
+        _ => Err(refusal_problem(app, crate::routing::Refusal::NoPrimary, None)),
+    }
+}
+
+/// Fixes the epoch of a write that is carried out here.
+fn here(app: &App, state: &RequestState) -> Result<(), Problem> {
+    let PrimaryView::Here(epoch) = app.primary() else {
+        return Err(refusal_problem(app, crate::routing::Refusal::NoPrimary, None));
+    };
+    let mut facts = state.facts.borrow_mut();
+    if let Some(write) = facts.write.take() {
+        let WriteFacts { key, digest, .. } = &*write;
+        facts.write = Some(Rc::new(WriteFacts { epoch, key: key.clone(), digest: *digest }));
+    }
+    Ok(())
+}
+
+/// A read whose replica died under it is answered by the primary, if there is one.
+async fn instead_of_a_dead_replica(
+    app: &App,
+    mounted: &Mounted,
+    state: &RequestState,
+    bearer: Bearer,
+    response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
+    let died = response.response().error().and_then(|error| error.as_error::<Problem>());
+    let died = died.is_some_and(|problem| problem.kind() == Kind::Unavailable);
+    if !died || mounted.route.intent != Intent::Read {
+        return response;
+    }
+    let PrimaryView::Peer(to, epoch) = app.primary() else {
+        return response;
+    };
+    let request = response.request().clone();
+    match hop::carry(app, state, &request, &to, epoch, bearer, Bytes::new()).await {
+        Ok(answer) => {
+            state.facts.borrow_mut().answered = Some(Answered::Forwarded);
+            response.into_response(answer)
+        }
+        Err(_) => response,
+    }
+}
+
+/// A request that a peer forwarded: believed for what its envelope says, if this region is the
+/// primary of the epoch it was decided in.
+async fn admit_peer(
+    app: &App,
+    mounted: &Mounted,
+    state: &RequestState,
+    request: &mut ServiceRequest,
+) -> Result<(), Problem> {
+    let body = body::read(app, state, request).await?;
+    let untrusted = |why: envelope::Refused| {
+        Problem::new(Kind::Unauthorized, "This listener serves the regions of this cluster.")
+            .caused_by(why)
+    };
+    let sealed = request.headers().get(envelope::HEADER).and_then(|value| value.to_str().ok());
+    let sealed = sealed.ok_or_else(|| untrusted(envelope::Refused::Malformed))?;
+    let digest = envelope::body_digest(&body);
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let facts = RequestFacts { method: request.method().as_str(), path, body: &digest };
+    let opened = app.forwarder.sealer().open(sealed, &app.region, &facts, state.op.now());
+    let envelope = opened.map_err(untrusted)?;
+    let fenced =
+        || Problem::new(Kind::Fenced, "Not the primary of that epoch.").header("retry-after", "1");
+    let epoch = match app.primary() {
+        PrimaryView::Here(epoch) if epoch == envelope.epoch => epoch,
+        _ => return Err(fenced()),
+    };
+    let principal = believe(app, state, request, &envelope.bearer).await?;
+    permit(mounted, &principal)?;
+    let consistency: Consistency = envelope.consistency.parse()?;
+    // Strong, whatever was asked: the edge has decided that the primary answers.
+    let ask = Ask {
+        intent: mounted.route.intent,
+        consistency: Consistency::Strong,
+        bookmark: envelope.bookmark,
+    };
+    if settle(app, state, ask).await? != Decision::Local {
+        return Err(fenced());
+    }
+    let mut facts = state.facts.borrow_mut();
+    facts.principal = Some(Rc::new(principal));
+    facts.bookmark_in = envelope.bookmark;
+    facts.consistency = consistency;
+    if mounted.route.intent == Intent::Write {
+        // A forwarded write without a key could not be told from its own repetition.
+        let key = envelope.key.ok_or_else(|| untrusted(envelope::Refused::Malformed))?;
+        let digest = headers::digest(request, &body);
+        facts.write = Some(Rc::new(WriteFacts { epoch, key, digest }));
+        request.set_payload(body.into());
+    }
+    Ok(())
+}
+
+async fn believe(
+    app: &App,
+    state: &RequestState,
+    request: &ServiceRequest,
+    bearer: &Bearer,
+) -> Result<Principal, Problem> {
+    let resolved = match bearer {
+        Bearer::Key(id) => app.resolver.vouched(*id, &app.global, &state.op).await?,
+        Bearer::Unresolved { hash } => {
+            let mut bytes = [0; 32];
+            let decoded = hex::decode_to_slice(hash, &mut bytes);
+            decoded.map_err(|_| {
+                Problem::new(Kind::Malformed, "The credential's hash is malformed.")
+            })?;
+            let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
+            app.resolver.hash(bytes, &worker.hot, &state.op).await?
+        }
+    };
+    match resolved {
+        Resolved::Valid(principal) => Ok(principal),
+        Resolved::Ended | Resolved::Absent => {
+            Err(Problem::new(Kind::Unauthorized, "The credential is not a valid API key."))
+        }
+    }
+}

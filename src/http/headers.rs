@@ -1,0 +1,216 @@
+//! The header fields of the contract: parsed on the way in, stamped on the way out.
+
+use super::{
+    app::App,
+    limits::Standing,
+    problem::{Kind, Problem},
+    request::{Facts, RequestState},
+};
+use crate::{
+    routing::{Consistency, PrimaryView},
+    telemetry::metrics::Route as Answered,
+    vocab::{Bookmark, IdempotencyKey},
+};
+use actix_web::{
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+
+pub const BOOKMARK: &str = "godwit-bookmark";
+pub const BOOKMARK_COOKIE: &str = "godwit_bookmark";
+pub const CONSISTENCY: &str = "godwit-consistency";
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const REGION: HeaderName = HeaderName::from_static("godwit-region");
+const EPOCH: HeaderName = HeaderName::from_static("godwit-epoch");
+const ROUTE: HeaderName = HeaderName::from_static("godwit-route");
+const LAG_MS: HeaderName = HeaderName::from_static("godwit-lag-ms");
+const KEY: HeaderName = HeaderName::from_static(IDEMPOTENCY_KEY);
+const MARK: HeaderName = HeaderName::from_static(BOOKMARK);
+
+/// A header field's text. Sent twice is as good as malformed: which one was meant cannot be told.
+fn text<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+    kind: Kind,
+) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name);
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    match (first.to_str(), values.next()) {
+        (Ok(text), None) => Ok(Some(text)),
+        _ => {
+            Err(Problem::new(kind, format!("{name}: send one value of visible ASCII characters.")))
+        }
+    }
+}
+
+/// # Errors
+/// When names and values together are longer than allowed.
+pub fn check_size(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > bytes_max {
+        let detail = format!("Header fields may have up to {bytes_max} bytes together.");
+        return Err(Problem::new(Kind::HeadersTooLarge, detail));
+    }
+    Ok(())
+}
+
+/// The credential of `Authorization: Bearer` (RFC 6750 section 2.1); the scheme in any case.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The header's bookmark, else the cookie's. A cookie that is not a bookmark is no bookmark: a
+/// browser could not get rid of it.
+///
+/// # Errors
+/// When the header is not a bookmark.
+pub fn bookmark(headers: &HeaderMap) -> Result<Option<Bookmark>, Problem> {
+    if let Some(text) = text(headers, BOOKMARK, Kind::BookmarkInvalid)? {
+        return Ok(Some(text.parse()?));
+    }
+    let cookies = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
+    let mut pairs =
+        cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    Ok(pairs.find(|(name, _)| *name == BOOKMARK_COOKIE).and_then(|(_, value)| value.parse().ok()))
+}
+
+/// # Errors
+/// When it is none of the four.
+pub fn consistency(headers: &HeaderMap) -> Result<Consistency, Problem> {
+    match text(headers, CONSISTENCY, Kind::Malformed)? {
+        Some(text) => Ok(text.parse()?),
+        None => Ok(Consistency::Session),
+    }
+}
+
+/// # Errors
+/// When it is longer than 255 characters or has other than visible ASCII ones.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    match text(headers, IDEMPOTENCY_KEY, Kind::Malformed)? {
+        Some(text) => Ok(Some(text.parse()?)),
+        None => Ok(None),
+    }
+}
+
+/// SHA-256 over all that makes a write what it is: method, path, query, preconditions and body.
+/// Each part with its length, so that no two requests run together into the same bytes.
+#[must_use]
+pub fn digest(request: &ServiceRequest, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(request.method().as_str().as_bytes());
+    part(request.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        part(request.headers().get(name).map_or(&[], HeaderValue::as_bytes));
+    }
+    part(body);
+    hash.finalize().into()
+}
+
+/// Sets the contract's header fields on an answer, whoever made it.
+pub fn stamp<B>(app: &App, state: &RequestState, response: &mut ServiceResponse<B>) {
+    let browser = is_browser(response.request().headers());
+    let mut facts = state.facts.borrow_mut();
+    facts.epoch = app.topology.look(|snapshot| snapshot.epoch_highest());
+    if let Some(problem) =
+        response.response().error().and_then(|e| e.as_error::<super::problem::Problem>())
+    {
+        facts.bookmark_out = facts.bookmark_out.max(problem.position());
+    }
+    let forwarded = facts.answered == Some(Answered::Forwarded);
+    let headers = response.headers_mut();
+    // A forwarded answer comes with the primary's own.
+    if !(forwarded && headers.contains_key(&REGION)) {
+        set(headers, REGION, app.region.as_str());
+        if let Some(epoch) = facts.epoch {
+            set(headers, EPOCH, &epoch.to_string());
+        }
+    }
+    match facts.answered {
+        None | Some(Answered::Refused) => {}
+        Some(answered) => {
+            headers.insert(ROUTE, HeaderValue::from_static(answered.as_str()));
+        }
+    }
+    if matches!(facts.answered, Some(Answered::Local | Answered::Waited)) {
+        let now = app.clock.monotonic();
+        if let Some(lag) = app.topology.look(|snapshot| snapshot.lag.map(|lag| lag.bound(now))) {
+            set(headers, LAG_MS, &lag.as_micros().div_ceil(1_000).to_string());
+        }
+    }
+    bookmark_out(headers, &mut facts, forwarded, browser);
+    if let Some(write) = &facts.write
+        && let Ok(key) = HeaderValue::from_str(write.key.as_str())
+    {
+        headers.insert(KEY, key);
+    }
+    if let Some(standing) = facts.limit {
+        rate_limit(headers, standing);
+    }
+}
+
+/// Never less than what was sent: a client does not go back in time by changing regions.
+fn bookmark_out(headers: &mut HeaderMap, facts: &mut Facts, forwarded: bool, browser: bool) {
+    let theirs = headers.get(MARK).and_then(|value| value.to_str().ok()?.parse().ok());
+    let theirs = theirs.filter(|_| forwarded);
+    let lost = facts.problem == Some("bookmark-lost");
+    let sent = facts.bookmark_in.filter(|_| !lost && facts.bookmark_out.max(theirs).is_some());
+    facts.bookmark_out = facts.bookmark_out.max(theirs).max(sent);
+    if let Some(mark) = facts.bookmark_out {
+        let mark = mark.to_string();
+        if browser {
+            let cookie =
+                format!("{BOOKMARK_COOKIE}={mark}; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax");
+            if let Ok(value) = HeaderValue::from_str(&cookie) {
+                headers.append(header::SET_COOKIE, value);
+            }
+        }
+        set(headers, MARK, &mark);
+    }
+}
+
+/// Browsers say so (Fetch Metadata), and bring cookies.
+fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-mode") || headers.contains_key(header::COOKIE)
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-10.
+fn rate_limit(headers: &mut HeaderMap, standing: Standing) {
+    let bucket = standing.bucket;
+    let window = bucket.burst.div_ceil(bucket.per_second.max(1)).max(1);
+    let mut line = String::with_capacity(48);
+    let _ = write!(line, "\"credential\";q={};w={window}", bucket.burst);
+    set(headers, HeaderName::from_static("ratelimit-policy"), &line);
+    line.clear();
+    let reset = standing.reset.as_millis().div_ceil(1_000);
+    let _ = write!(line, "\"credential\";r={};t={reset}", standing.remaining);
+    set(headers, HeaderName::from_static("ratelimit"), &line);
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // Ours are all visible ASCII.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Is the primary in this region? For messages of health and status.
+#[must_use]
+pub fn writes_word(primary: &PrimaryView) -> &'static str {
+    match primary {
+        PrimaryView::Here(_) => "local",
+        PrimaryView::Peer(..) => "forwarded",
+        PrimaryView::Tripped(_) | PrimaryView::Unknown => "refused",
+    }
+}

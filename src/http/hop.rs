@@ -1,0 +1,109 @@
+//! Between actix's request and answer and the forwarder's: translation, nothing else.
+
+use super::{
+    app::App,
+    problem::{Kind, Problem},
+    request::RequestState,
+};
+use crate::{
+    routing::{
+        envelope::Bearer,
+        forward::{Body, ForwardError, Outgoing},
+    },
+    telemetry::trace,
+    vocab::{Epoch, Region},
+};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{HeaderName, HeaderValue},
+    },
+    web::Bytes,
+};
+
+/// What handlers read of a request's header fields. All else stays at the edge: credentials and
+/// whatever a client might pass off as a region's word.
+const CARRIED: [&str; 5] = ["content-type", "if-match", "if-none-match", "accept", "prefer"];
+
+/// What an answer brings back. The rest is stamped at the edge.
+const RETURNED: [&str; 13] = [
+    "content-type",
+    "etag",
+    "location",
+    "allow",
+    "retry-after",
+    "www-authenticate",
+    "cache-control",
+    "last-modified",
+    "idempotency-replayed",
+    "preference-applied",
+    "godwit-bookmark",
+    "godwit-region",
+    "godwit-epoch",
+];
+
+/// Carries a request to the primary and brings its answer back.
+///
+/// # Errors
+/// When there is none: `no-primary` if it had no effect, `outcome-unknown` if it may have had.
+pub async fn carry(
+    app: &App,
+    state: &RequestState,
+    request: &HttpRequest,
+    to: &Region,
+    epoch: Epoch,
+    bearer: Bearer,
+    body: Bytes,
+) -> Result<HttpResponse, Problem> {
+    let span = state.span.borrow().child(&state.op, trace::Kind::Client, "forward.request.send");
+    let key = state.facts.borrow().write.as_ref().map(|write| write.key.clone());
+    let outgoing = {
+        let facts = state.facts.borrow();
+        Outgoing {
+            method: request.method().as_str().to_owned(),
+            path: request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            headers: carried(request),
+            body,
+            bearer,
+            key: key.clone(),
+            bookmark: facts.bookmark_in,
+            consistency: facts.consistency.to_string(),
+            traceparent: span.context().to_string(),
+        }
+    };
+    let incoming = app.forwarder.send(to, epoch, &outgoing, &state.op).await;
+    let incoming = incoming.map_err(|error| match (&error, key) {
+        (ForwardError::Unknown { .. }, Some(key)) => {
+            Problem::outcome_unknown(key.as_str()).caused_by(error)
+        }
+        _ => Problem::from(error),
+    })?;
+    // The primary has moved on, or never was one: nothing was done, and the client cannot help it.
+    if incoming.status == StatusCode::MISDIRECTED_REQUEST.as_u16() {
+        return Err(Problem::new(Kind::NoPrimary, "The primary is moving."));
+    }
+    let status = StatusCode::from_u16(incoming.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut answer = HttpResponse::build(status);
+    for (name, value) in &incoming.headers {
+        if let (true, Ok(name), Ok(value)) = (
+            RETURNED.contains(&name.as_str()),
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::from_bytes(value),
+        ) {
+            answer.append_header((name, value));
+        }
+    }
+    Ok(match incoming.body {
+        Body::Whole(bytes) => answer.body(bytes),
+        Body::Stream(chunks) => answer.streaming(chunks),
+    })
+}
+
+fn carried(request: &HttpRequest) -> Vec<(&'static str, Vec<u8>)> {
+    let value = |name: &'static str| {
+        let value = request.headers().get(name)?;
+        Some((name, value.as_bytes().to_vec()))
+    };
+    CARRIED.into_iter().filter_map(value).collect()
+}

@@ -1,0 +1,203 @@
+//! Listing and searching a collection, and the collections themselves.
+
+use super::{collection, push};
+use crate::{
+    domain::items::data::parse_value,
+    http::{
+        caller::Caller,
+        problem::{Kind, Problem},
+    },
+    storage::global::items::{self, ItemRow, ListPosition, ListQuery, Order, OrderBy},
+    vocab::ItemId,
+};
+use actix_web::{HttpRequest, HttpResponse, web::Query};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub const LIMIT_DEFAULT: u32 = 50;
+pub const LIMIT_MAX: u32 = 200;
+/// Longest `q` and `filter`, in bytes.
+const EXPRESSION_BYTES_MAX: usize = 4_096;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    q: Option<String>,
+    filter: Option<String>,
+    order: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// Where a page ended. Opaque to clients; names the order, so that it cannot be used with another.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    #[serde(rename = "o")]
+    order: String,
+    #[serde(rename = "t")]
+    at: DateTime<Utc>,
+    #[serde(rename = "i")]
+    id: ItemId,
+}
+
+/// `GET /v1/collections/{collection}/items`
+///
+/// # Errors
+/// A problem.
+pub async fn list(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let collection = collection(&request, false)?;
+    let query = parse(&collection, request.query_string())?;
+    let found = items::list(&caller.app().global, caller.scope(), &query).await;
+    let mut rows = caller.read(found)?;
+    // One more than asked for tells whether there is another page.
+    let page_rows = usize::try_from(query.limit - 1).unwrap_or(0);
+    let more = rows.len() > page_rows;
+    rows.truncate(page_rows);
+    let next = if more { rows.last().map(|row| encode(query.order, row)) } else { None };
+    Ok(HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header(("cache-control", "private, no-cache"))
+        .body(page(&rows, next.as_deref())))
+}
+
+fn page(rows: &[ItemRow], next: Option<&str>) -> String {
+    let bytes: usize = rows.iter().map(|row| row.data.len() + 256).sum();
+    let mut text = String::with_capacity(bytes + 128);
+    text.push_str("{\"items\":[");
+    for (index, row) in rows.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        push(&mut text, row);
+    }
+    text.push_str("],\"next_cursor\":");
+    match next {
+        // base64url needs no escaping.
+        Some(cursor) => {
+            text.push('"');
+            text.push_str(cursor);
+            text.push('"');
+        }
+        None => text.push_str("null"),
+    }
+    text.push('}');
+    text
+}
+
+fn invalid(detail: &'static str) -> Problem {
+    Problem::new(Kind::Validation, detail)
+}
+
+fn parse(collection: &crate::vocab::Collection, query: &str) -> Result<ListQuery, Problem> {
+    let parameters: Parameters = Query::<Parameters>::from_query(query)
+        .map_err(|_| invalid("Parameters are q, filter, order, limit and cursor, each once."))?
+        .into_inner();
+    let order = match parameters.order.as_deref() {
+        None => ORDER_DEFAULT,
+        Some(text) => order_named(text).ok_or_else(|| {
+            invalid("order is id, created_at or updated_at, with - before it for the newest first.")
+        })?,
+    };
+    let limit = match parameters.limit.as_deref() {
+        None => LIMIT_DEFAULT,
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=LIMIT_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => limit,
+            _ => return Err(invalid("limit is 1 to 200.")),
+        },
+    };
+    let after = match parameters.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(decode(order, text)?),
+    };
+    Ok(ListQuery {
+        collection: collection.clone(),
+        q: expression(parameters.q, "q")?.filter(|q| !q.trim().is_empty()),
+        filter: filter(expression(parameters.filter, "filter")?)?,
+        order,
+        after,
+        limit: i64::from(limit) + 1,
+    })
+}
+
+fn expression(text: Option<String>, name: &'static str) -> Result<Option<String>, Problem> {
+    match text {
+        Some(text) if text.len() > EXPRESSION_BYTES_MAX || text.contains('\0') => {
+            let detail =
+                format!("{name} may have up to {EXPRESSION_BYTES_MAX} bytes, none of them 0.");
+            Err(Problem::new(Kind::Validation, detail))
+        }
+        text => Ok(text),
+    }
+}
+
+fn filter(text: Option<String>) -> Result<Option<String>, Problem> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let value = parse_value(text.as_bytes()).map_err(|_| invalid("filter is a JSON object."))?;
+    let data = crate::domain::ItemData::from_value(&value)
+        .map_err(|_| invalid("filter is a JSON object."))?;
+    Ok(Some(data.as_str().to_owned()))
+}
+
+const ORDER_DEFAULT: Order = Order { by: OrderBy::Id, descending: false };
+
+fn order_named(text: &str) -> Option<Order> {
+    let (name, descending) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
+    let by = match name {
+        "id" => OrderBy::Id,
+        "created_at" => OrderBy::CreatedAt,
+        "updated_at" => OrderBy::UpdatedAt,
+        _ => return None,
+    };
+    Some(Order { by, descending })
+}
+
+fn order_name(order: Order) -> String {
+    let name = match order.by {
+        OrderBy::Id => "id",
+        OrderBy::CreatedAt => "created_at",
+        OrderBy::UpdatedAt => "updated_at",
+    };
+    format!("{}{name}", if order.descending { "-" } else { "" })
+}
+
+fn encode(order: Order, row: &ItemRow) -> String {
+    let ListPosition { at, id } = row.place(order.by);
+    let cursor = Cursor { order: order_name(order), at, id };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
+}
+
+fn decode(order: Order, text: &str) -> Result<ListPosition, Problem> {
+    let bad = || invalid("cursor is the next_cursor of an earlier page, used with the same order.");
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
+    let cursor: Cursor = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    if cursor.order == order_name(order) {
+        Ok(ListPosition { at: cursor.at, id: cursor.id })
+    } else {
+        Err(bad())
+    }
+}
+
+/// `GET /v1/collections`
+///
+/// # Errors
+/// A problem.
+pub async fn collections(caller: Caller) -> Result<HttpResponse, Problem> {
+    #[derive(Serialize)]
+    struct Entry {
+        name: String,
+        items: i64,
+    }
+    #[derive(Serialize)]
+    struct Page {
+        items: Vec<Entry>,
+        next_cursor: Option<String>,
+    }
+    let found = items::collections(&caller.app().global, caller.scope()).await;
+    let items = caller.read(found)?.into_iter();
+    let items = items.map(|(name, items)| Entry { name: name.to_string(), items }).collect();
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))
+}

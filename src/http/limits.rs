@@ -1,0 +1,308 @@
+//! Rate limits: token buckets in the region's Redis, spent through local leases.
+//!
+//! A process takes tokens from the shared bucket a handful at a time and spends them here, so that
+//! a busy credential does not cost one round trip per request (`docs/adr/0005-rate-limit-leases.md`).
+//! The bucket's rate and burst hold for the region; what a lease leaves unspent for a second is
+//! lost to the caller, never gained. While Redis is away each process bounds by itself.
+
+use crate::{
+    config::{Bucket, LimitsConfig},
+    storage::redis::{
+        Redis,
+        limits::{self, LimitKind, Taken},
+    },
+    telemetry::metrics::{Bucket as BucketLabel, Metrics, RateDecision, Verdict},
+    vocab::{ApiKeyId, Op, SharedClock},
+};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A lease's tokens are given up after this long unspent.
+const LEASE_MS: u64 = 1_000;
+/// Share of a second's tokens that one lease takes.
+const LEASES_PER_SECOND: u32 = 20;
+/// After Redis failed to answer, the local bound decides alone for this long.
+const AWAY_MS: u64 = 1_000;
+/// Callers remembered at most, each kind.
+const CALLERS_MAX: u64 = 100_000;
+
+/// How a caller stands, for the `RateLimit` headers.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub bucket: Bucket,
+    pub remaining: u32,
+    pub reset: Duration,
+    pub local: bool,
+    pub allowed: bool,
+}
+
+impl Standing {
+    /// Who decided, for the log.
+    #[must_use]
+    pub const fn source(&self) -> &'static str {
+        match (self.allowed, self.local) {
+            (true, false) => "allowed",
+            (true, true) => "allowed-local",
+            (false, false) => "refused",
+            (false, true) => "refused-local",
+        }
+    }
+}
+
+struct Kind {
+    kind: LimitKind,
+    label: BucketLabel,
+    bucket: Bucket,
+    leases: moka::sync::Cache<String, Arc<Lease>>,
+    local: DefaultKeyedRateLimiter<String>,
+}
+
+#[derive(Default)]
+struct Lease {
+    tokens: AtomicI64,
+    /// Milliseconds since the limiter began; past it the tokens are void.
+    until_ms: AtomicU64,
+    /// Left in the shared bucket when it was last asked.
+    shared: AtomicU64,
+    /// Shared bucket is empty until then.
+    denied_until_ms: AtomicU64,
+    refill: tokio::sync::Mutex<()>,
+}
+
+/// All rate limits of a process.
+pub struct Limiter {
+    redis: Redis,
+    clock: SharedClock,
+    began: Instant,
+    away_until_ms: AtomicU64,
+    credential: Kind,
+    address: Kind,
+    refused: Kind,
+}
+
+impl Kind {
+    fn new(kind: LimitKind, label: BucketLabel, bucket: Bucket) -> Self {
+        let per_second = NonZeroU32::new(bucket.per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(bucket.burst).unwrap_or(NonZeroU32::MIN);
+        let leases = moka::sync::Cache::builder().max_capacity(CALLERS_MAX);
+        Self {
+            kind,
+            label,
+            bucket,
+            leases: leases.time_to_idle(Duration::from_secs(60)).build(),
+            local: RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)),
+        }
+    }
+
+    fn chunk(&self) -> u32 {
+        (self.bucket.per_second / LEASES_PER_SECOND).clamp(1, self.bucket.burst)
+    }
+}
+
+impl Limiter {
+    #[must_use]
+    pub fn new(config: &LimitsConfig, redis: Redis, clock: SharedClock) -> Self {
+        Self {
+            redis,
+            began: clock.monotonic(),
+            clock,
+            away_until_ms: AtomicU64::new(0),
+            credential: Kind::new(
+                LimitKind::Credential,
+                BucketLabel::Credential,
+                config.credential,
+            ),
+            address: Kind::new(LimitKind::Address, BucketLabel::Address, config.address),
+            refused: Kind::new(LimitKind::Refused, BucketLabel::Refused, config.refused),
+        }
+    }
+
+    pub async fn credential(&self, id: ApiKeyId, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.credential, id.to_string(), op, metrics).await
+    }
+    pub async fn address(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.address, caller(address), op, metrics).await
+    }
+    /// Counts a refused credential against its address.
+    pub async fn refused(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.refused, caller(address), op, metrics).await
+    }
+
+    /// Forgets callers that the local bound has not seen for a while. For a loop.
+    pub fn forget_idle(&self) {
+        for kind in [&self.credential, &self.address, &self.refused] {
+            kind.local.retain_recent();
+            kind.local.shrink_to_fit();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since = self.clock.monotonic().saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn take(&self, kind: &Kind, id: String, op: &Op, metrics: &Metrics) -> Standing {
+        let standing = if self.now_ms() < self.away_until_ms.load(Ordering::Relaxed) {
+            local(kind, &id)
+        } else {
+            self.take_shared(kind, id, op).await
+        };
+        let verdict = if standing.allowed { Verdict::Allowed } else { Verdict::Refused };
+        metrics.rate_limits.count(RateDecision {
+            bucket: kind.label,
+            verdict,
+            local: standing.local,
+        });
+        standing
+    }
+
+    async fn take_shared(&self, kind: &Kind, id: String, op: &Op) -> Standing {
+        let lease = match kind.leases.get(&id) {
+            Some(lease) => lease,
+            None => kind.leases.get_with(id.clone(), Arc::default),
+        };
+        if let Some(standing) = self.spend(kind, &lease) {
+            return standing;
+        }
+        let _one_at_a_time = lease.refill.lock().await;
+        if let Some(standing) = self.spend(kind, &lease) {
+            return standing;
+        }
+        match limits::take(&self.redis, kind.bucket, kind.kind, &id, kind.chunk(), op).await {
+            Ok(taken) => self.refill(kind, &lease, taken),
+            Err(error) => {
+                tracing::warn!(error = %error, "rate limits are local while Redis does not answer");
+                self.away_until_ms.store(self.now_ms() + AWAY_MS, Ordering::Relaxed);
+                local(kind, &id)
+            }
+        }
+    }
+
+    /// From the lease, if it has any or is known to get none.
+    fn spend(&self, kind: &Kind, lease: &Lease) -> Option<Standing> {
+        let now = self.now_ms();
+        let standing = |remaining: u64, reset_ms: u64, allowed| Standing {
+            bucket: kind.bucket,
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            reset: Duration::from_millis(reset_ms),
+            local: false,
+            allowed,
+        };
+        if now < lease.until_ms.load(Ordering::Acquire) {
+            let before = lease.tokens.fetch_sub(1, Ordering::Relaxed);
+            if before > 0 {
+                let left = u64::try_from(before - 1).unwrap_or(0);
+                let remaining = left + lease.shared.load(Ordering::Relaxed);
+                return Some(standing(remaining, full_in_ms(kind.bucket, remaining), true));
+            }
+        }
+        let denied_until = lease.denied_until_ms.load(Ordering::Relaxed);
+        (now < denied_until).then(|| standing(0, denied_until - now, false))
+    }
+
+    fn refill(&self, kind: &Kind, lease: &Lease, taken: Taken) -> Standing {
+        let now = self.now_ms();
+        let allowed = taken.granted > 0;
+        let left = u64::from(taken.granted.saturating_sub(1));
+        let remaining = u64::from(taken.remaining) + left;
+        lease.shared.store(taken.remaining.into(), Ordering::Relaxed);
+        if allowed {
+            lease.tokens.store(i64::try_from(left).unwrap_or(0), Ordering::Relaxed);
+            lease.until_ms.store(now + LEASE_MS, Ordering::Release);
+        } else {
+            lease.denied_until_ms.store(now + taken.retry_ms.max(1), Ordering::Relaxed);
+        }
+        let reset_ms = if allowed { full_in_ms(kind.bucket, remaining) } else { taken.retry_ms };
+        Standing {
+            bucket: kind.bucket,
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            reset: Duration::from_millis(reset_ms),
+            local: false,
+            allowed,
+        }
+    }
+}
+
+fn full_in_ms(bucket: Bucket, remaining: u64) -> u64 {
+    u64::from(bucket.burst).saturating_sub(remaining) * 1_000 / u64::from(bucket.per_second.max(1))
+}
+
+fn local(kind: &Kind, id: &String) -> Standing {
+    let allowed = kind.local.check_key(id).is_ok();
+    let reset = Duration::from_millis(if allowed {
+        0
+    } else {
+        1_000 / u64::from(kind.bucket.per_second.max(1))
+    });
+    Standing { bucket: kind.bucket, remaining: u32::from(allowed), reset, local: true, allowed }
+}
+
+/// An IPv6 caller owns at least a /64.
+fn caller(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+/// The client's address: the peer's, unless the peer is a trusted proxy; then the last entry of
+/// `X-Forwarded-For` that is not one. The first entry is whatever the client wrote.
+#[must_use]
+pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAddr]) -> IpAddr {
+    if !trusted.contains(&peer) {
+        return peer;
+    }
+    let entries = forwarded_for.unwrap_or_default().rsplit(',');
+    let mut address = peer;
+    for entry in entries {
+        match entry.trim().parse() {
+            Ok(next) => address = next,
+            Err(_) => break,
+        }
+        if !trusted.contains(&address) {
+            break;
+        }
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed_and_only_as_far_as_it_saw() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let trusted = [ip("10.0.0.1"), ip("10.0.0.2")];
+        let sees = |peer: &str, header| client_address(ip(peer), header, &trusted);
+        assert_eq!(sees("203.0.113.9", Some("198.51.100.1")), ip("203.0.113.9"));
+        assert_eq!(sees("10.0.0.1", Some("1.1.1.1, 198.51.100.1")), ip("198.51.100.1"));
+        assert_eq!(sees("10.0.0.1", Some("198.51.100.1, 10.0.0.2")), ip("198.51.100.1"));
+        assert_eq!(sees("10.0.0.1", Some("garbage")), ip("10.0.0.1"));
+        assert_eq!(sees("10.0.0.1", None), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn an_ipv6_caller_is_its_network() {
+        assert_eq!(
+            caller("2001:db8:1:2:3::1".parse().unwrap()),
+            caller("2001:db8:1:2:ffff::2".parse().unwrap())
+        );
+        assert_ne!(
+            caller("2001:db8:1:2::1".parse().unwrap()),
+            caller("2001:db8:1:3::1".parse().unwrap())
+        );
+        assert_eq!(caller("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1");
+    }
+}

@@ -1,0 +1,88 @@
+//! The table of routes: method, path, intent, scope, handler. What is not in it does not exist.
+
+use super::{admin, items, writes};
+use crate::{
+    routing::Intent,
+    telemetry::metrics::{Metrics, RouteMetrics},
+    vocab::Scope,
+};
+use actix_web::{Route as Handler, http::Method};
+
+/// One method of one path. Every route of the table takes an API key with `scope` and belongs to
+/// the key's tenant.
+pub struct Route {
+    pub method: Method,
+    /// Template, also the route's name in metrics, logs and the API description.
+    pub path: &'static str,
+    pub intent: Intent,
+    pub scope: Scope,
+    handler: fn(Handler) -> Handler,
+}
+
+impl Route {
+    /// The handler behind a method's guard.
+    #[must_use]
+    pub fn handler(&self) -> Handler {
+        (self.handler)(actix_web::web::method(self.method.clone()))
+    }
+}
+
+/// A route with what is kept for it while the process lives.
+pub struct Mounted {
+    pub route: &'static Route,
+    pub metrics: RouteMetrics,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $intent:ident $scope:ident $handler:path;)+) => {
+        [$(Route {
+            method: Method::$method,
+            path: $path,
+            intent: Intent::$intent,
+            scope: Scope::$scope,
+            handler: |route| route.to($handler),
+        }),+]
+    };
+}
+
+/// Every route of the API. Paths of one template stand together.
+pub static ROUTES: [Route; 14] = routes! {
+    GET    "/v1/collections"                              Read  Read  items::list::collections;
+    GET    "/v1/collections/{collection}/items"           Read  Read  items::list::list;
+    POST   "/v1/collections/{collection}/items"           Write Write items::one::create;
+    POST   "/v1/collections/{collection}/items:batch"     Write Write items::batch::run;
+    GET    "/v1/collections/{collection}/items/{id}"      Read  Read  items::one::read;
+    PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
+    PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
+    DELETE "/v1/collections/{collection}/items/{id}"      Write Write items::one::delete;
+    GET    "/v1/writes/{key}"                             Read  Read  writes::read;
+    GET    "/v1/admin/keys"                               Read  Admin admin::keys::list;
+    POST   "/v1/admin/keys"                               Write Admin admin::keys::create;
+    GET    "/v1/admin/keys/{id}"                          Read  Admin admin::keys::read;
+    DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke;
+    GET    "/v1/admin/regions"                            Read  Admin admin::regions::list;
+};
+
+/// Statuses that every route is counted with from zero.
+const READ_STATUSES: [u16; 6] = [200, 304, 401, 404, 429, 503];
+const WRITE_STATUSES: [u16; 8] = [200, 201, 204, 401, 409, 412, 429, 503];
+
+/// The table, with metrics.
+#[must_use]
+pub fn mount(metrics: &Metrics) -> Vec<Mounted> {
+    let mounted = ROUTES.iter().map(|route| {
+        let statuses: &[u16] = match route.intent {
+            Intent::Read => &READ_STATUSES,
+            Intent::Write => &WRITE_STATUSES,
+        };
+        let method = match route.method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            _ => "DELETE",
+        };
+        Mounted { route, metrics: metrics.route(route.path, method, statuses) }
+    });
+    mounted.collect()
+}

@@ -1,0 +1,211 @@
+//! The three listeners, and what wraps what.
+//!
+//! Outer to inner, on every listener: 1. `observe` (operation, span, metrics, log line);
+//! 2. the table of routes, or a problem for what is not in it; 3. `gate` (limits, credential,
+//! judgment), on each route of the API; 4. the handler.
+
+use super::{
+    app::{App, Worker},
+    docs, gate, gauges, health, internal, observe,
+    problem::{Kind, Problem},
+    routes::ROUTES,
+};
+use crate::{config::InternalTls, storage::global::hot::HotReads};
+use actix_web::{
+    App as Actix, HttpRequest, HttpResponse, HttpServer, Route,
+    dev::{Server, ServerHandle},
+    middleware::from_fn,
+    web::{self, Data, PayloadConfig, ServiceConfig},
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the certificate files of the internal listener cannot be used")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the database address cannot be used")]
+    Database(#[from] crate::storage::StorageError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    Public,
+    Internal,
+}
+
+/// An actix server over one set of routes. Each worker thread makes its own pipelined connection.
+macro_rules! server {
+    ($app:expr, $workers:expr, $routes:expr) => {{
+        let app = Data::from(Arc::clone($app));
+        let server = &$app.config.server;
+        let body_bytes_max = server.body_bytes_max;
+        HttpServer::new(move || {
+            let hot = HotReads::new(&app.config.database);
+            let hot = hot.expect("the database address was checked when the application was built");
+            Actix::new()
+                .app_data(app.clone())
+                .app_data(Data::new(Worker { hot }))
+                .app_data(PayloadConfig::new(body_bytes_max))
+                .wrap(from_fn(observe::observe))
+                .configure($routes)
+                .default_service(web::to(unknown))
+        })
+        .workers($workers)
+        .client_request_timeout(Duration::from_millis(server.receive_ms_max))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(server.drain_seconds_max)
+        .disable_signals()
+    }};
+}
+
+/// The listeners, bound and not yet running.
+pub struct Servers {
+    public: Server,
+    internal: Server,
+    ops: Server,
+}
+
+impl Servers {
+    /// Binds all three.
+    ///
+    /// # Errors
+    /// When an address is taken, or the internal listener's certificates cannot be used.
+    pub fn bind(app: &Arc<App>) -> Result<Self, ServerError> {
+        let config = &app.config.server;
+        let workers = match config.workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            workers => workers,
+        };
+        let public = server!(app, workers, public_routes)
+            .bind(config.public_addr)
+            .map_err(at(config.public_addr))?;
+        let inner = server!(app, workers, internal_routes)
+            // A body of 1 MiB must not wait for window updates over a long link.
+            .h2_initial_window_size(2 * 1024 * 1024)
+            .h2_initial_connection_window_size(16 * 1024 * 1024);
+        let inner = match &config.internal_tls {
+            None => inner.bind_auto_h2c(config.internal_addr),
+            Some(files) => inner.bind_rustls_0_23(config.internal_addr, mutual_tls(files)?),
+        };
+        let ops = server!(app, 1, ops_routes).bind(config.ops_addr).map_err(at(config.ops_addr))?;
+        Ok(Self {
+            public: public.run(),
+            internal: inner.map_err(at(config.internal_addr))?.run(),
+            ops: ops.run(),
+        })
+    }
+
+    /// Handles that stop them, public first.
+    #[must_use]
+    pub fn handles(&self) -> [ServerHandle; 3] {
+        [self.public.handle(), self.internal.handle(), self.ops.handle()]
+    }
+
+    /// Serves until all three are stopped.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn run(self) -> std::io::Result<()> {
+        tokio::try_join!(self.public, self.internal, self.ops).map(|_| ())
+    }
+}
+
+fn at(address: SocketAddr) -> impl FnOnce(std::io::Error) -> ServerError {
+    move |source| ServerError::Listen { address, source }
+}
+
+fn public_routes(config: &mut ServiceConfig) {
+    api(config, Listener::Public);
+    config
+        .route("/health", web::get().to(health::region))
+        .route("/openapi.json", web::get().to(docs::openapi))
+        .service(docs::pages());
+    probes(config);
+}
+
+fn internal_routes(config: &mut ServiceConfig) {
+    api(config, Listener::Internal);
+    config.route(crate::topology::probe::PATH, web::get().to(internal::topology));
+    probes(config);
+}
+
+fn ops_routes(config: &mut ServiceConfig) {
+    config
+        .route("/metrics", web::get().to(gauges::metrics))
+        .route("/loops", web::get().to(loops))
+        .route("/api/health/startup", web::get().to(health::startup));
+    probes(config);
+}
+
+fn probes(config: &mut ServiceConfig) {
+    config
+        .route("/api/health/liveness", web::get().to(health::liveness))
+        .route("/api/health/readiness", web::get().to(health::readiness));
+}
+
+/// The table, one resource a path, each method behind the listener's gate.
+fn api(config: &mut ServiceConfig, listener: Listener) {
+    let mut index = 0;
+    while let Some(first) = ROUTES.get(index) {
+        let mut resource = web::resource(first.path);
+        let mut allow = Vec::new();
+        while let Some(route) = ROUTES.get(index).filter(|route| route.path == first.path) {
+            allow.push(route.method.as_str());
+            resource = resource.route(gated(index, listener));
+            index += 1;
+        }
+        let allow = allow.join(", ");
+        config.service(resource.default_service(web::to(move || wrong_method(allow.clone()))));
+    }
+}
+
+fn gated(index: usize, listener: Listener) -> Route {
+    let handler = ROUTES[index].handler();
+    match listener {
+        Listener::Public => {
+            handler.wrap(from_fn(move |request, next| gate::public(index, request, next)))
+        }
+        Listener::Internal => {
+            handler.wrap(from_fn(move |request, next| gate::internal(index, request, next)))
+        }
+    }
+}
+
+async fn loops(app: Data<App>) -> HttpResponse {
+    HttpResponse::Ok().json(app.loops.statuses())
+}
+
+async fn unknown(_: HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found())
+}
+
+async fn wrong_method(allow: String) -> Result<HttpResponse, Problem> {
+    let detail = format!("This path offers {allow}.");
+    Err(Problem::new(Kind::MethodNotAllowed, detail).header("allow", allow))
+}
+
+/// TLS that only lets in who shows a certificate of the cluster's authority.
+fn mutual_tls(files: &InternalTls) -> Result<ServerConfig, ServerError> {
+    fn bad<E: std::error::Error + Send + Sync + 'static>(error: E) -> ServerError {
+        ServerError::Tls(Box::new(error))
+    }
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_file_iter(&files.authority).map_err(bad)? {
+        roots.add(authority.map_err(bad)?).map_err(bad)?;
+    }
+    let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(bad)?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(bad)?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(bad)?;
+    ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(bad)
+}

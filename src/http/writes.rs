@@ -1,0 +1,78 @@
+//! `GET /v1/writes/{key}`: what became of a write?
+
+use super::{caller::Caller, problem::Problem};
+use crate::{
+    storage::global::journal::{self, JournalRow},
+    vocab::IdempotencyKey,
+};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// One write, as its client is told.
+#[derive(Serialize)]
+struct Write<'a> {
+    key: &'a str,
+    /// `committed`, or `unknown`: there is no record of it, so it has had no effect here so far.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed_at: Option<chrono::DateTime<chrono::Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Answer<'a>>,
+}
+
+/// The answer the write was given.
+#[derive(Serialize)]
+struct Answer<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<&'a str>,
+    body: Option<&'a RawValue>,
+}
+
+/// # Errors
+/// A problem.
+pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    // What is no key has no write.
+    let key = request.match_info().query("key").parse::<IdempotencyKey>();
+    let key = key.map_err(|_| Problem::not_found())?;
+    let found = journal::find(&caller.app().global, caller.scope(), &key).await;
+    let row = caller.read(found)?;
+    Ok(HttpResponse::Ok()
+        .insert_header(("cache-control", "private, no-store"))
+        .json(told(&key, row.as_ref())))
+}
+
+fn told<'a>(key: &'a IdempotencyKey, row: Option<&'a JournalRow>) -> Write<'a> {
+    let Some(row) = row else {
+        return Write {
+            key: key.as_str(),
+            status: "unknown",
+            method: None,
+            path: None,
+            committed_at: None,
+            response: None,
+        };
+    };
+    // The body was made by us, as JSON.
+    let body = row.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
+    Write {
+        key: key.as_str(),
+        status: "committed",
+        method: Some(&row.method),
+        path: Some(&row.path),
+        committed_at: Some(row.committed_at),
+        response: Some(Answer {
+            status: row.status,
+            etag: row.etag.as_deref(),
+            location: row.location.as_deref(),
+            body,
+        }),
+    }
+}

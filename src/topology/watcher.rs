@@ -1,0 +1,95 @@
+//! The watcher: one loop per peer that asks it about itself.
+
+use super::{Topology, probe, snapshot::Peer};
+use crate::{
+    config::{Config, TopologyConfig},
+    loops::{Loop, Schedule, Tick},
+    vocab::{Op, Region},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Told of every probe, so that what depends on a peer being there need not ask itself.
+pub trait Heard: Send + Sync + 'static {
+    fn heard(&self, peer: &Region, answered: bool);
+}
+
+pub struct WatcherLoop {
+    peer: Region,
+    base: String,
+    client: reqwest::Client,
+    patience: Duration,
+    topology: Topology,
+    heard: Arc<dyn Heard>,
+    known: Peer,
+}
+
+impl WatcherLoop {
+    #[must_use]
+    pub fn new(
+        peer: Region,
+        config: &Config,
+        client: reqwest::Client,
+        topology: Topology,
+        heard: Arc<dyn Heard>,
+    ) -> Self {
+        let base = config.regions.get(&peer).map(|peer| peer.internal_url.clone());
+        Self {
+            peer,
+            base: base.unwrap_or_default(),
+            client,
+            patience: Duration::from_millis(config.topology.probe_ms_max),
+            topology,
+            heard,
+            known: Peer::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn schedule(config: &TopologyConfig) -> Schedule {
+        Schedule {
+            interval: Duration::from_millis(config.probe_interval_ms),
+            pass_max: Duration::from_millis(config.probe_ms_max * 2),
+        }
+    }
+}
+
+impl Loop for WatcherLoop {
+    const NAME: &'static str = "topology.watcher";
+
+    async fn tick(&mut self, op: &Op) -> Tick {
+        let sent_at = op.clock.monotonic();
+        let answer = probe::ask(&self.client, &self.base, self.patience).await;
+        let (tick, answered) = match answer {
+            Ok(report) if report.region == self.peer => {
+                self.known = Peer {
+                    report: Some(report),
+                    heard_at: Some(sent_at),
+                    round_trip: Some(op.clock.monotonic().saturating_duration_since(sent_at)),
+                    failure: None,
+                };
+                (Tick::Worked(1), true)
+            }
+            // Settings that point one region at another would send writes astray.
+            Ok(report) => {
+                self.failed(format!("this address is {}, not {}", report.region, self.peer))
+            }
+            Err(error) => self.failed(chain(&error)),
+        };
+        self.topology.publish_peer(&self.peer, self.known.clone());
+        self.heard.heard(&self.peer, answered);
+        tick
+    }
+}
+
+impl WatcherLoop {
+    /// Keeps what was last heard, and when: it ages by itself.
+    fn failed(&mut self, reason: String) -> (Tick, bool) {
+        self.known.failure = Some(reason.clone());
+        (Tick::Waiting(format!("{}: {reason}", self.peer).into()), false)
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
