@@ -4,6 +4,8 @@
 //! error. Exit code 0 done, 1 failed, 2 wrong usage, 3 refused by a safety rule. Nothing here
 //! decides anything: it asks the room whose work it is.
 
+mod client;
+mod import;
 mod lab;
 mod migrate;
 mod output;
@@ -25,6 +27,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Import(import::Import),
     Lab(lab::Lab),
     Migrate(migrate::Migrate),
     Serve(serve::Serve),
@@ -37,6 +40,7 @@ impl Cli {
         // Refused only when one is installed already, which would be the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let done = match self.command {
+            Command::Import(import) => import.run(),
             Command::Lab(lab) => lab.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Serve(serve) => serve.run(),
@@ -84,11 +88,12 @@ fn code(error: &anyhow::Error) -> u8 {
 
 /// Runs a command's future on a runtime of its own, made for short work.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?
-        .block_on(work)
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let done = runtime.block_on(work);
+    // Without waiting for a thread that may be reading standard input.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]
