@@ -1,41 +1,173 @@
 //! `godwit lab`: three regions on this machine.
 
-use super::{Output, target::DEFAULT_LAB};
-use crate::lab::LabFile;
-use std::path::PathBuf;
+mod status;
+mod up;
 
-/// Three regions on this machine, with the real distances between them.
+use super::{Output, block_on, target::DEFAULT_LAB};
+use crate::{
+    lab::{self, Direction, Kind, Layout, Severing, Target, control::Request},
+    vocab::{Clock as _, Region, SystemClock},
+};
+use anyhow::bail;
+use std::{path::PathBuf, time::Duration};
+
+/// Longest wait for a laboratory to go down by itself.
+const DOWN_PATIENCE: Duration = Duration::from_secs(40);
+
+/// Three regions on this machine, with the real distances between them
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: godwit lab status --output json")]
+#[command(after_help = "Example:
+  godwit lab up --detach
+  godwit lab cut us-east-1 ap-south-1
+  godwit lab status
+  godwit lab heal
+  godwit lab down")]
 pub struct Lab {
     #[command(subcommand)]
     action: Action,
+    /// Where the laboratory keeps itself
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_LAB)]
+    dir: PathBuf,
+}
+
+/// A region or one of its processes: REGION, or REGION/postgres, REGION/redis, REGION/api
+#[derive(Debug, clap::Args)]
+struct At {
+    #[arg(value_name = "REGION[/PART]")]
+    target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Between {
+    #[arg(value_name = "REGION")]
+    a: Region,
+    #[arg(value_name = "REGION")]
+    b: Region,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    Up(up::Up),
+    /// Stop everything
+    Down {
+        /// And remove all it kept
+        #[arg(long)]
+        purge: bool,
+    },
     /// What runs, and how the links are
     Status {
-        /// Where the laboratory keeps itself
-        #[arg(long, default_value = DEFAULT_LAB)]
-        dir: PathBuf,
         #[arg(long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// End processes without warning (SIGKILL)
+    Kill(At),
+    /// Start again what is dead, and wait until it answers
+    Start(At),
+    /// Stop processes where they are (SIGSTOP)
+    Pause(At),
+    /// Let paused processes go on (SIGCONT)
+    Resume(At),
+    /// Hold everything between two regions, as if the cable were cut
+    Cut(Between),
+    /// Undo every cut: what was held is delivered
+    Heal,
+    /// Set the round trip between two regions
+    Delay {
+        #[command(flatten)]
+        between: Between,
+        #[arg(value_name = "MS")]
+        ms: u64,
+    },
+    /// Reset every connection of a link once some more bytes have passed
+    Sever {
+        #[arg(value_name = "FROM")]
+        from: Region,
+        #[arg(value_name = "TO")]
+        to: Region,
+        /// Bytes that still pass
+        #[arg(long, value_name = "BYTES")]
+        after: u64,
+        /// Which bytes count: those of FROM, who connects, or those of TO, who answers
+        #[arg(long, value_enum)]
+        direction: Direction,
+        #[arg(long, value_enum, default_value = "http")]
+        link: Kind,
     },
 }
 
 impl Lab {
     pub fn run(self) -> anyhow::Result<()> {
-        match self.action {
-            Action::Status { dir, output } => {
-                let facts = LabFile::read(&dir)?;
-                output.print(&facts, |facts| {
-                    let line = |(name, region): (&_, &crate::lab::RegionFacts)| {
-                        format!("{name}  {}\n", region.public)
-                    };
-                    facts.regions.iter().map(line).collect()
-                })
+        let Self { action, dir } = self;
+        let ask = |request: Request| block_on(lab::control::ask(&dir, &request));
+        let done = match action {
+            Action::Up(up) => return up.run(dir),
+            Action::Down { purge } => return block_on(down(&dir, purge)),
+            Action::Status { output } => return output.print(&ask(Request::Status)?, status::text),
+            Action::Kill(At { target }) => {
+                ask(Request::Kill { target: target.clone() })?;
+                format!("{target}: killed; `godwit lab start {target}` starts it again")
             }
-        }
+            Action::Start(At { target }) => {
+                ask(Request::Start { target: target.clone() })?;
+                format!("{target}: runs")
+            }
+            Action::Pause(At { target }) => {
+                ask(Request::Pause { target: target.clone() })?;
+                format!("{target}: paused; `godwit lab resume {target}` lets it go on")
+            }
+            Action::Resume(At { target }) => {
+                ask(Request::Resume { target: target.clone() })?;
+                format!("{target}: goes on")
+            }
+            Action::Cut(Between { a, b }) => {
+                ask(Request::Cut { a: a.clone(), b: b.clone() })?;
+                format!("{a} and {b} no longer hear each other; `godwit lab heal` ends that")
+            }
+            Action::Heal => {
+                ask(Request::Heal)?;
+                "every link is whole".to_owned()
+            }
+            Action::Delay { between: Between { a, b }, ms } => {
+                ask(Request::Delay { a: a.clone(), b: b.clone(), round_trip_ms: ms })?;
+                format!("{a} and {b} are {ms} ms apart")
+            }
+            Action::Sever { from, to, after, direction, link } => {
+                let word = format!("the link from {from} to {to} breaks after {after} more bytes");
+                ask(Request::Sever(Severing { from, to, kind: link, direction, after }))?;
+                word
+            }
+        };
+        Output::Text.print(&done, Clone::clone)
     }
+}
+
+async fn down(dir: &std::path::Path, purge: bool) -> anyhow::Result<()> {
+    if !dir.exists() {
+        return Output::Text.print(&(), |()| format!("no laboratory in {}", dir.display()));
+    }
+    let layout = Layout::new(dir)?;
+    let give_up_at = SystemClock.monotonic() + DOWN_PATIENCE;
+    let mut asked = false;
+    let lock = loop {
+        match lab::unattended(&layout) {
+            Ok(lock) => break lock,
+            Err(error) if SystemClock.monotonic() > give_up_at => {
+                bail!("it does not go down within {DOWN_PATIENCE:?}: {error:#}")
+            }
+            // It may be too young to hear.
+            Err(_) if !asked => asked = lab::control::ask(dir, &Request::Down).await.is_ok(),
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let left = lab::sweep(&layout).await;
+    if purge {
+        lab::purge(&layout)?;
+    }
+    drop(lock);
+    Output::Text.print(&(), |()| match (asked, left) {
+        (false, 0) => "nothing ran".to_owned(),
+        (true, 0) => "stopped".to_owned(),
+        (_, left) => format!("stopped; {left} processes had lost their supervisor"),
+    })
 }

@@ -16,9 +16,44 @@
 //! It speaks to Postgres and Redis as their administrator, before and beside what `storage` does,
 //! which is why it has its own few statements.
 
+mod account;
+mod api;
+mod child;
+pub mod control;
 mod file;
+mod laboratory;
 mod layout;
+mod links;
+mod ports;
+mod postgres;
+mod processes;
+mod redis;
 pub mod relay;
+mod secrets;
+mod spec;
+mod start;
+mod tools;
 
+pub use account::purge;
+pub use child::tail;
 pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
+pub use laboratory::{Lab, PartFacts, PartState, Status, sweep, unattended};
 pub use layout::Layout;
+pub use links::{Kind, LinkFacts};
+pub use relay::{Direction, LinkState};
+pub use spec::{Part, PortPlan, Progress, Severing, Spec, Step, Target, Wan, known_regions};
+
+/// Brings a laboratory up. Cancelling it, or dropping what it returns, kills everything.
+///
+/// # Errors
+/// When it does not come up; nothing of it is left running then.
+pub async fn up(spec: Spec) -> anyhow::Result<Lab> {
+    let lab = Lab::prepare(spec).await?;
+    match lab.start().await {
+        Ok(()) => Ok(lab),
+        Err(error) => {
+            lab.down().await?;
+            Err(error)
+        }
+    }
+}

@@ -61,7 +61,7 @@ pub struct Link {
 /// What `lab status` tells of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
-    pub one_way_ms: u64,
+    pub round_trip_ms: u64,
     pub cut: bool,
     pub connections: usize,
     /// How often the link was severed.
@@ -146,7 +146,7 @@ impl Link {
     pub fn state(&self) -> LinkState {
         let Distance { one_way, cut } = *self.shared.distance.borrow();
         LinkState {
-            one_way_ms: u64::try_from(one_way.as_millis()).unwrap_or(u64::MAX),
+            round_trip_ms: u64::try_from((one_way * 2).as_millis()).unwrap_or(u64::MAX),
             cut,
             connections: self.shared.connections.load(Ordering::Relaxed),
             severed: *self.shared.severed.borrow(),

@@ -102,7 +102,7 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
 
 /// What `std::env` tells that is not a setting.
 const PROCESS_FACTS: &[&str] =
-    &["current_exe", "args", "args_os", "temp_dir", "current_dir", "consts"];
+    &["current_exe", "args", "args_os", "temp_dir", "current_dir", "consts", "split_paths"];
 
 pub fn imports(tree: &Tree) -> Vec<String> {
     let rows: BTreeMap<_, _> = ROOMS.iter().copied().collect();

@@ -1,0 +1,164 @@
+//! A region's API processes: their settings, and whether they are up.
+
+use super::{
+    layout::{Layout, make_dir, write_private},
+    links::{Kind, LinkId},
+    ports::{Ports, local},
+    postgres, redis,
+    secrets::Secrets,
+};
+use crate::vocab::Region;
+use anyhow::Context as _;
+use std::{fmt::Write as _, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// Longest answer worth reading.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+pub fn base_url(port: u16) -> String {
+    format!("http://{}", local(port))
+}
+
+/// Writes the settings of every API process of a region.
+pub fn configure(
+    layout: &Layout,
+    region: &Region,
+    ports: &Ports,
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    let own = ports.of(region)?;
+    for process in 1..=own.apis.len() {
+        let path = layout.config_of(region, process);
+        make_dir(path.parent().context("a file without a directory")?, 0o700)?;
+        let text = settings(region, process, ports, secrets)?;
+        write_private(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn settings(
+    region: &Region,
+    process: usize,
+    ports: &Ports,
+    secrets: &Secrets,
+) -> anyhow::Result<String> {
+    let own = ports.of(region)?;
+    let listen = own.apis.get(process - 1).context("no such process")?;
+    let mut text = format!("# Made by `godwit lab up`, anew each time.\nregion = \"{region}\"\n");
+    for (name, there) in &ports.regions {
+        let link = LinkId { from: region.clone(), to: name.clone(), kind: Kind::Http };
+        // Others are reached through their relay from here.
+        let internal = ports.links.get(&link).copied().unwrap_or(listen.internal);
+        let public = there.apis.first().map_or(listen.public, |api| api.public);
+        write!(
+            text,
+            "\n[regions.{name}]\ninternal_url = \"{}\"\npublic_url = \"{}\"\n",
+            base_url(internal),
+            base_url(public)
+        )?;
+    }
+    write!(
+        text,
+        "
+[cluster]
+envelope_key_current = \"lab\"
+[cluster.envelope_keys.lab]
+secret = \"{envelope}\"
+
+[server]
+public_addr = \"{public}\"
+internal_addr = \"{internal}\"
+ops_addr = \"{ops}\"
+drain_seconds_max = 2
+
+[database]
+url = \"{app}\"
+read_url = \"{reader}\"
+owner_url = \"{owner}\"
+
+[redis]
+url = \"{redis}\"
+
+# A load test is one credential at one address.
+[limits]
+credential = {{ per_second = 200000, burst = 400000 }}
+address = {{ per_second = 200000, burst = 400000 }}
+refused = {{ per_second = 1000, burst = 5000 }}
+",
+        envelope = secrets.envelope,
+        public = local(listen.public),
+        internal = local(listen.internal),
+        ops = local(listen.ops),
+        app = postgres::url("godwit_app", &secrets.app, own.postgres),
+        reader = postgres::url("godwit_reader", &secrets.reader, own.postgres),
+        owner = postgres::url("godwit_owner", &secrets.owner, own.postgres),
+        redis = redis::url(&secrets.redis, own.redis),
+    )?;
+    Ok(text)
+}
+
+/// Asks an API process with GET. `Err` says what else than 200 came.
+pub async fn get(port: u16, path: &str) -> Result<String, String> {
+    let ask = async {
+        let mut stream = TcpStream::connect(local(port)).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", local(port));
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = match tokio::time::timeout(Duration::from_secs(2), ask).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("no answer".into()),
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap_or("no status");
+    if status == "200" { Ok(body.to_owned()) } else { Err(format!("{status} {body}")) }
+}
+
+/// Whether a region's `/health` says that nothing is amiss.
+pub async fn sound(port: u16) -> Result<(), String> {
+    let body = get(port, "/health").await?;
+    let status = serde_json::from_str::<serde_json::Value>(&body)
+        .ok()
+        .and_then(|health| Some(health.get("status")?.as_str()? == "ok"));
+    if status == Some(true) { Ok(()) } else { Err(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        lab::{
+            ports::Ports,
+            spec::{PortPlan, known_regions},
+        },
+    };
+
+    #[test]
+    fn a_region_reaches_itself_directly_and_the_others_through_their_relays() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path()).unwrap();
+        let secrets = Secrets::of(&layout).unwrap();
+        let ports = Ports::take(PortPlan::Free, &known_regions(), 2).unwrap();
+        for region in known_regions() {
+            configure(&layout, &region, &ports, &secrets).unwrap();
+            for process in [1, 2] {
+                let config = Config::load(Some(&layout.config_of(&region, process))).unwrap();
+                let own = ports.regions[&region].apis[process - 1];
+                assert_eq!(config.server.public_addr.port(), own.public);
+                assert_eq!(config.regions[&region].internal_url, base_url(own.internal));
+                for (peer, facts) in config.peers() {
+                    let link = LinkId { from: region.clone(), to: peer.clone(), kind: Kind::Http };
+                    assert_eq!(facts.internal_url, base_url(ports.links[&link]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! A laboratory as one value: what runs, and the faults that can be made.
+
+use super::{
+    account::{self, Account},
+    api,
+    child::{Child, Notice, Nursery},
+    file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts},
+    layout::{Layout, make_dir, write_private},
+    links::{LinkFacts, LinkId, Links},
+    ports::Ports,
+    postgres, processes, redis,
+    secrets::Secrets,
+    spec::{Part, Severing, Spec, Step, Target},
+    tools::Tools,
+};
+use crate::vocab::{Epoch, Region, SharedClock, SystemClock};
+use anyhow::{Context as _, bail};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Longest wait for a process to stop when asked; then it is killed.
+const API_GRACE: Duration = Duration::from_secs(4);
+const POSTGRES_GRACE: Duration = Duration::from_secs(8);
+const REDIS_GRACE: Duration = Duration::from_secs(2);
+const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+
+/// A laboratory, starting, running or going down. Dropping it kills all of it; [`Lab::down`] lets
+/// it end well.
+#[derive(Debug)]
+pub struct Lab {
+    inner: Arc<Inner>,
+    _watching: JoinSet<()>,
+}
+
+/// What the laboratory's own tasks share.
+pub(super) struct Inner {
+    pub spec: Spec,
+    pub layout: Layout,
+    pub data: PathBuf,
+    pub account: Option<Account>,
+    pub tools: Tools,
+    pub secrets: Secrets,
+    pub ports: Ports,
+    pub links: Links,
+    pub nursery: Nursery,
+    parts: Mutex<BTreeMap<(Region, Part), Arc<Child>>>,
+    paused: Mutex<BTreeSet<(Region, Part)>>,
+    /// Programs that run once: `initdb`, `godwit migrate` and their like.
+    errands: Mutex<Vec<Arc<Child>>>,
+    /// Known once the schema is there.
+    pub reign: OnceLock<(Epoch, Region)>,
+    pub tenant: OnceLock<TenantFacts>,
+    /// Set once `lab.json` may tell of a laboratory that is up.
+    up: OnceLock<()>,
+    /// One writer of `lab.json` at a time.
+    writing: Mutex<()>,
+    /// One `start` at a time.
+    pub starting: tokio::sync::Mutex<()>,
+    pub down_asked: CancellationToken,
+    _lock: Flock<File>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+/// What `lab status` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub dir: PathBuf,
+    pub supervisor: u32,
+    pub primary: Option<Region>,
+    pub regions: BTreeMap<Region, BTreeMap<String, PartFacts>>,
+    pub links: Vec<LinkFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartFacts {
+    pub state: PartState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Where it listens.
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartState {
+    Running,
+    Paused,
+    Dead,
+}
+
+impl Lab {
+    /// Takes the directory and the ports, finds the programs, stops what an earlier supervisor
+    /// left, and opens the links. Nothing else runs yet.
+    ///
+    /// # Errors
+    /// When another laboratory has the directory or something has a port; when Postgres or Redis
+    /// are missing.
+    pub async fn prepare(spec: Spec) -> anyhow::Result<Self> {
+        let tools = Tools::find(&spec)?;
+        let account = Account::choose()?;
+        // Passable, so that Postgres' user can come to its data; what must be kept from others is
+        // closed in itself.
+        make_dir(&spec.dir, 0o711).with_context(|| spec.dir.display().to_string())?;
+        let layout = Layout::new(&spec.dir)?;
+        let lock = lock(&layout)?;
+        let data = account::place_data(&layout, account)?;
+        sweep(&layout).await;
+        let ports = Ports::take(spec.ports, &spec.regions, spec.processes.get())?;
+        make_dir(&layout.logs(), 0o700)?;
+        make_dir(&layout.regions(), 0o700)?;
+        let secrets = Secrets::of(&layout)?;
+        let clock: SharedClock = Arc::new(SystemClock);
+        let links = Links::open(&ports, spec.wan, &clock).await?;
+        for region in &spec.regions {
+            api::configure(&layout, region, &ports, &secrets)?;
+        }
+        let (notices, ends) = mpsc::channel(64);
+        let inner = Arc::new(Inner {
+            nursery: Nursery { tracker: TaskTracker::new(), notices },
+            parts: Mutex::default(),
+            paused: Mutex::default(),
+            errands: Mutex::default(),
+            reign: OnceLock::new(),
+            tenant: OnceLock::new(),
+            up: OnceLock::new(),
+            writing: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            down_asked: CancellationToken::new(),
+            _lock: lock,
+            spec,
+            layout,
+            data,
+            account,
+            tools,
+            secrets,
+            ports,
+            links,
+        });
+        inner.turn_logs();
+        let mut watching = JoinSet::new();
+        watching.spawn(watch(Arc::downgrade(&inner), ends));
+        watching.spawn(super::control::serve(Arc::downgrade(&inner))?);
+        Ok(Self { inner, _watching: watching })
+    }
+
+    /// Starts everything and returns when every region streams and answers.
+    ///
+    /// # Errors
+    /// When a part does not come up: with the end of its log. What did come up keeps running until
+    /// [`Lab::down`] or a drop.
+    pub async fn start(&self) -> anyhow::Result<()> {
+        super::start::start(&self.inner).await?;
+        self.inner.up.get_or_init(|| ());
+        self.inner.write_file()
+    }
+
+    /// Stops everything in order: API processes, then Postgres, then Redis. Removes all it kept
+    /// when the spec says so.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub async fn down(self) -> anyhow::Result<()> {
+        self.inner.stop().await;
+        if self.inner.spec.purge {
+            account::purge(&self.inner.layout)?;
+        }
+        Ok(())
+    }
+
+    /// Returns when someone asked, by `lab down`, that this laboratory go down.
+    pub async fn down_asked(&self) {
+        self.inner.down_asked.cancelled().await;
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When there is no such part.
+    pub fn kill(&self, target: &Target) -> anyhow::Result<()> {
+        self.inner.kill(target)
+    }
+
+    /// Starts what is dead of the target and waits until it answers.
+    ///
+    /// # Errors
+    /// When there is no such part or it does not come up.
+    pub async fn restart(&self, target: &Target) -> anyhow::Result<()> {
+        self.inner.restart(target).await
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// When there is no such part.
+    pub fn pause(&self, target: &Target) -> anyhow::Result<()> {
+        self.inner.pause(target)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When there is no such part.
+    pub fn resume(&self, target: &Target) -> anyhow::Result<()> {
+        self.inner.resume(target)
+    }
+
+    /// Holds everything between two regions, until [`Lab::heal`].
+    ///
+    /// # Errors
+    /// When there are no such two regions.
+    pub fn cut(&self, a: &Region, b: &Region) -> anyhow::Result<()> {
+        self.inner.links.cut(a, b)
+    }
+
+    /// Ends every cut.
+    pub fn heal(&self) {
+        self.inner.links.heal();
+    }
+
+    /// Sets the round trip between two regions.
+    ///
+    /// # Errors
+    /// When there are no such two regions.
+    pub fn delay(&self, a: &Region, b: &Region, round_trip_ms: u64) -> anyhow::Result<()> {
+        self.inner.links.delay(a, b, round_trip_ms)
+    }
+
+    /// Resets every connection of a link after some more bytes.
+    ///
+    /// # Errors
+    /// When there is no such link.
+    pub fn sever(&self, severing: &Severing) -> anyhow::Result<()> {
+        self.inner.sever(severing)
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// What `lab.json` says; before the laboratory is up, `None`.
+    #[must_use]
+    pub fn facts(&self) -> Option<LabFile> {
+        self.inner.facts()
+    }
+
+    /// The settings of a region's first API process.
+    #[must_use]
+    pub fn config(&self, region: &Region) -> PathBuf {
+        self.inner.layout.config(region)
+    }
+}
+
+/// Keeps `lab.json` true and tells of deaths that nobody asked for.
+async fn watch(lab: Weak<Inner>, mut ends: mpsc::Receiver<Notice>) {
+    while let Some(end) = ends.recv().await {
+        let Some(lab) = lab.upgrade() else { return };
+        if !end.expected {
+            let word = format!("{} ended ({})", end.name, end.status);
+            lab.spec.progress.tell(Step::Warning(&word));
+        }
+        if let Err(error) = lab.write_file() {
+            lab.spec.progress.tell(Step::Warning(&format!("lab.json: {error:#}")));
+        }
+    }
+}
+
+fn lock(layout: &Layout) -> anyhow::Result<Flock<File>> {
+    let path = layout.lock();
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            write!(&mut *lock, "{}", std::process::id())?;
+            Ok(lock)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            bail!(
+                "a laboratory already runs in {} (process {pid}): `godwit lab down`, or take another --dir",
+                layout.root().display()
+            )
+        }
+        Err((_, error)) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Stops what an earlier supervisor, killed, left running. Returns how many there were.
+pub async fn sweep(layout: &Layout) -> usize {
+    let data = fs::canonicalize(layout.data()).unwrap_or_else(|_| layout.data());
+    let dirs: [&Path; 2] = [layout.root(), &data];
+    let found = processes::leftovers(&dirs);
+    found.iter().for_each(processes::ask_to_stop);
+    let gone = async {
+        while !processes::leftovers(&dirs).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(LEFTOVER_GRACE, gone).await.is_err() {
+        for process in processes::leftovers(&dirs) {
+            processes::destroy(process.pid);
+        }
+    }
+    found.len()
+}
+
+/// Takes the lock of a laboratory that nobody supervises, or says who does.
+///
+/// # Errors
+/// When a supervisor has it.
+pub fn unattended(layout: &Layout) -> anyhow::Result<impl Sized> {
+    lock(layout)
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.inner.kill_all();
+        if self.inner.spec.purge {
+            // Best effort: a backend may be writing its last. The next purge removes the rest.
+            let _ = account::purge(&self.inner.layout);
+        }
+    }
+}
+
+impl Inner {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<(Region, Part), Arc<Child>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn paused(&self) -> MutexGuard<'_, BTreeSet<(Region, Part)>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn errands(&self) -> MutexGuard<'_, Vec<Arc<Child>>> {
+        self.errands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn log(&self, region: &Region, name: &str) -> PathBuf {
+        self.layout.logs().join(format!("{region}-{name}.log"))
+    }
+    pub fn postgres_data(&self, region: &Region) -> PathBuf {
+        self.data.join(region.as_str()).join("postgres")
+    }
+    pub fn redis_file(&self, region: &Region) -> PathBuf {
+        self.data.join(region.as_str()).join("redis.conf")
+    }
+
+    /// Keeps the logs of the run before, and no more.
+    fn turn_logs(&self) {
+        for entry in fs::read_dir(self.layout.logs()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let own = path == self.layout.supervisor_log();
+            if path.extension().is_some_and(|extension| extension == "log") && !own {
+                // A log that stays is merely longer.
+                let _ = fs::rename(&path, path.with_extension("log.before"));
+            }
+        }
+    }
+
+    /// Starts a part that goes on, and remembers it.
+    pub fn launch(
+        &self,
+        region: &Region,
+        part: Part,
+        command: tokio::process::Command,
+    ) -> anyhow::Result<Arc<Child>> {
+        if self.down_asked.is_cancelled() {
+            bail!("the laboratory goes down");
+        }
+        let log = self.log(region, &part.to_string());
+        let mut parts = self.parts();
+        let child = self.nursery.spawn(format!("{region}/{part}"), command, &log, false)?;
+        parts.insert((region.clone(), part), Arc::clone(&child));
+        self.paused().remove(&(region.clone(), part));
+        Ok(child)
+    }
+
+    /// Runs a program to its end and returns what it printed.
+    pub async fn errand(
+        &self,
+        region: &Region,
+        name: &str,
+        command: tokio::process::Command,
+        captured: bool,
+    ) -> anyhow::Result<Vec<u8>> {
+        if self.down_asked.is_cancelled() {
+            bail!("the laboratory goes down");
+        }
+        let log = self.log(region, name);
+        let child = self.nursery.spawn(format!("{region}: {name}"), command, &log, captured)?;
+        self.errands().push(Arc::clone(&child));
+        let done = child.success().await;
+        self.errands().retain(|other| !Arc::ptr_eq(other, &child));
+        done
+    }
+
+    pub fn running(&self, region: &Region, part: Part) -> Option<Arc<Child>> {
+        let child = self.parts().get(&(region.clone(), part)).cloned();
+        child.filter(|child| child.running().is_some())
+    }
+
+    /// The parts that a target names, in the order of their starting.
+    pub fn aimed_at(&self, target: &Target) -> anyhow::Result<Vec<Part>> {
+        let ports = self.ports.of(&target.region)?;
+        let apis = (1..).map(Part::Api).take(ports.apis.len());
+        let all = [Part::Postgres, Part::Redis].into_iter().chain(apis);
+        let hit: Vec<Part> = all.filter(|part| target.hits(*part)).collect();
+        if hit.is_empty() {
+            bail!("no {target} in this laboratory");
+        }
+        Ok(hit)
+    }
+
+    fn each(&self, target: &Target, mut act: impl FnMut(Part, i32, &Child)) -> anyhow::Result<()> {
+        for part in self.aimed_at(target)? {
+            if let Some(child) = self.running(&target.region, part)
+                && let Some(pid) = child.running()
+            {
+                act(part, pid, &child);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn kill(&self, target: &Target) -> anyhow::Result<()> {
+        self.each(target, |_, _, child| child.kill())
+    }
+    pub fn pause(&self, target: &Target) -> anyhow::Result<()> {
+        self.each(target, |part, pid, _| {
+            processes::freeze(pid);
+            self.paused().insert((target.region.clone(), part));
+        })
+    }
+    pub fn resume(&self, target: &Target) -> anyhow::Result<()> {
+        self.each(target, |part, pid, _| {
+            processes::thaw(pid);
+            self.paused().remove(&(target.region.clone(), part));
+        })
+    }
+    pub async fn restart(&self, target: &Target) -> anyhow::Result<()> {
+        let _one = self.starting.lock().await;
+        super::start::restart(self, target).await?;
+        self.write_file()
+    }
+    pub fn sever(&self, severing: &Severing) -> anyhow::Result<()> {
+        let Severing { from, to, kind, direction, after } = severing;
+        let id = LinkId { from: from.clone(), to: to.clone(), kind: *kind };
+        self.links.sever(&id, *direction, *after)
+    }
+
+    /// Stops all, in order, each with a bounded wait.
+    pub async fn stop(&self) {
+        self.down_asked.cancel();
+        self.links.hurry();
+        for errand in self.errands().drain(..) {
+            errand.kill();
+        }
+        let all: Vec<_> =
+            self.parts().iter().map(|((_, part), child)| (*part, child.clone())).collect();
+        let of = |wanted: fn(Part) -> bool, signal, grace: Duration| {
+            let chosen = all.iter().filter(move |(part, _)| wanted(*part));
+            futures_util::future::join_all(chosen.map(move |(_, child)| child.stop(signal, grace)))
+        };
+        of(|part| matches!(part, Part::Api(_)), Signal::SIGTERM, API_GRACE).await;
+        of(|part| part == Part::Postgres, Signal::SIGINT, POSTGRES_GRACE).await;
+        of(|part| part == Part::Redis, Signal::SIGTERM, REDIS_GRACE).await;
+        // So that nobody takes it for a laboratory that runs.
+        let _ = fs::remove_file(self.layout.lab_file());
+        super::control::remove(&self.layout);
+    }
+
+    pub fn kill_all(&self) {
+        self.down_asked.cancel();
+        let errands = self.errands().drain(..).collect::<Vec<_>>();
+        let parts = self.parts().values().cloned().collect::<Vec<_>>();
+        for child in errands.iter().chain(&parts) {
+            child.kill();
+        }
+        let _ = fs::remove_file(self.layout.lab_file());
+        super::control::remove(&self.layout);
+    }
+
+    pub fn status(&self) -> Status {
+        let paused = self.paused().clone();
+        let facts = |region: &Region, part: Part, port: u16| {
+            let pid = self.running(region, part).and_then(|child| child.running());
+            let state = match pid {
+                None => PartState::Dead,
+                Some(_) if paused.contains(&(region.clone(), part)) => PartState::Paused,
+                Some(_) => PartState::Running,
+            };
+            (part.to_string(), PartFacts { state, pid, port })
+        };
+        let region = |(region, ports): (&Region, &super::ports::RegionPorts)| {
+            let mut parts = BTreeMap::from([
+                facts(region, Part::Postgres, ports.postgres),
+                facts(region, Part::Redis, ports.redis),
+            ]);
+            if !self.spec.bare {
+                let apis = (1..).map(Part::Api).zip(&ports.apis);
+                parts.extend(apis.map(|(part, api)| facts(region, part, api.public)));
+            }
+            (region.clone(), parts)
+        };
+        Status {
+            dir: self.layout.root().to_owned(),
+            supervisor: std::process::id(),
+            primary: self.reign.get().map(|(_, primary)| primary.clone()),
+            regions: self.ports.regions.iter().map(region).collect(),
+            links: self.links.facts(),
+        }
+    }
+
+    pub fn facts(&self) -> Option<LabFile> {
+        self.up.get()?;
+        let (epoch, primary) = self.reign.get()?;
+        let pid = |region: &Region, part| {
+            let running = self.running(region, part)?.running()?;
+            u32::try_from(running).ok()
+        };
+        let region = |(region, ports): (&Region, &super::ports::RegionPorts)| {
+            let more = (2..).zip(ports.apis.iter().skip(1)).map(|(number, api)| MoreApi {
+                public: api::base_url(api.public),
+                internal: api::base_url(api.internal),
+                ops: api::base_url(api.ops),
+                pid: pid(region, Part::Api(number)),
+            });
+            let first = ports.apis.first()?;
+            let facts = RegionFacts {
+                public: api::base_url(first.public),
+                internal: api::base_url(first.internal),
+                ops: api::base_url(first.ops),
+                global_db: postgres::superuser_url(&self.secrets, ports.postgres),
+                redis: redis::url(&self.secrets.redis, ports.redis),
+                pids: Pids {
+                    api: pid(region, Part::Api(1)),
+                    postgres: pid(region, Part::Postgres),
+                    redis: pid(region, Part::Redis),
+                },
+                more: more.collect(),
+            };
+            Some((region.clone(), facts))
+        };
+        Some(LabFile {
+            epoch: *epoch,
+            primary: primary.clone(),
+            durability: "async".into(),
+            wan: self.spec.wan.word().into(),
+            tenant: self.tenant.get().cloned(),
+            regions: self.ports.regions.iter().filter_map(region).collect(),
+        })
+    }
+
+    /// Writes `lab.json`, once there is something to tell.
+    pub fn write_file(&self) -> anyhow::Result<()> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.down_asked.is_cancelled() {
+            return Ok(());
+        }
+        let Some(facts) = self.facts() else { return Ok(()) };
+        write_private(&self.layout.lab_file(), &serde_json::to_vec_pretty(&facts)?)?;
+        Ok(())
+    }
+}
