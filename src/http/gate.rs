@@ -10,7 +10,7 @@ use super::{
     limits::client_address,
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
-    routes::Mounted,
+    routes::{ROUTES, Route},
 };
 use crate::{
     identity::{ApiKeySecret, Principal, Resolved},
@@ -41,8 +41,8 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
     let app = app_of(&request);
     let state = RequestState::of(&request);
     state.facts.borrow_mut().mounted = Some(index);
-    let mounted = &app.mounted[index];
-    let mut response = match admit(&app, mounted, &state, &mut request).await {
+    let route = &ROUTES[index];
+    let mut response = match admit(&app, route, &state, &mut request).await {
         Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
             let answer =
@@ -51,7 +51,7 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
         }
         Ok(Admitted { bearer, .. }) => {
             let response = next.call(request).await?;
-            instead_of_a_dead_replica(&app, mounted, &state, bearer, response).await
+            instead_of_a_dead_replica(&app, route, &state, bearer, response).await
         }
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
@@ -70,8 +70,8 @@ pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxB
     let app = app_of(&request);
     let state = RequestState::of(&request);
     state.facts.borrow_mut().mounted = Some(index);
-    let mounted = &app.mounted[index];
-    let mut response = match admit_peer(&app, mounted, &state, &mut request).await {
+    let route = &ROUTES[index];
+    let mut response = match admit_peer(&app, route, &state, &mut request).await {
         Ok(()) => next.call(request).await?,
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
@@ -99,7 +99,7 @@ struct Admitted {
 
 async fn admit(
     app: &App,
-    mounted: &Mounted,
+    route: &Route,
     state: &RequestState,
     request: &mut ServiceRequest,
 ) -> Result<Admitted, Problem> {
@@ -113,7 +113,7 @@ async fn admit(
         let standing = app.limiter.credential(principal.key, &state.op, &app.metrics).await;
         state.facts.borrow_mut().limit = Some(standing);
         within(standing)?;
-        permit(mounted, principal)?;
+        permit(route, principal)?;
     }
     let bookmark = headers::bookmark(request.headers())?;
     let consistency = headers::consistency(request.headers())?;
@@ -122,7 +122,7 @@ async fn admit(
         facts.bookmark_in = bookmark;
         facts.consistency = consistency;
     }
-    let body = match mounted.route.intent {
+    let body = match route.intent {
         Intent::Read => Bytes::new(),
         Intent::Write => {
             let key = headers::idempotency_key(request.headers())?;
@@ -135,7 +135,7 @@ async fn admit(
             body
         }
     };
-    let ask = Ask { intent: mounted.route.intent, consistency, bookmark };
+    let ask = Ask { intent: route.intent, consistency, bookmark };
     let (decision, bearer) = match who {
         Who::Known(principal) => {
             let bearer = Bearer::Key(principal.key);
@@ -144,7 +144,7 @@ async fn admit(
         }
         Who::Unresolved(hash) => (at_primary(app)?, Bearer::Unresolved { hash: hex::encode(hash) }),
     };
-    if mounted.route.intent == Intent::Write && decision == Decision::Local {
+    if route.intent == Intent::Write && decision == Decision::Local {
         here(app, state)?;
         request.set_payload(body.clone().into());
     }
@@ -216,11 +216,11 @@ async fn authenticate(
     }
 }
 
-fn permit(mounted: &Mounted, principal: &Principal) -> Result<(), Problem> {
-    if principal.scopes.contains(mounted.route.scope) {
+fn permit(route: &Route, principal: &Principal) -> Result<(), Problem> {
+    if principal.scopes.contains(route.scope) {
         return Ok(());
     }
-    let detail = format!("The credential lacks the scope `{}`.", mounted.route.scope);
+    let detail = format!("The credential lacks the scope `{}`.", route.scope);
     Err(Problem::new(Kind::Forbidden, detail))
 }
 
@@ -312,14 +312,14 @@ fn here(app: &App, state: &RequestState) -> Result<(), Problem> {
 /// A read whose replica died under it is answered by the primary, if there is one.
 async fn instead_of_a_dead_replica(
     app: &App,
-    mounted: &Mounted,
+    route: &Route,
     state: &RequestState,
     bearer: Bearer,
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
     let died = response.response().error().and_then(|error| error.as_error::<Problem>());
     let died = died.is_some_and(|problem| problem.kind() == Kind::Unavailable);
-    if !died || mounted.route.intent != Intent::Read {
+    if !died || route.intent != Intent::Read {
         return response;
     }
     let PrimaryView::Peer(to, epoch) = app.primary() else {
@@ -339,7 +339,7 @@ async fn instead_of_a_dead_replica(
 /// primary of the epoch it was decided in.
 async fn admit_peer(
     app: &App,
-    mounted: &Mounted,
+    route: &Route,
     state: &RequestState,
     request: &mut ServiceRequest,
 ) -> Result<(), Problem> {
@@ -362,11 +362,11 @@ async fn admit_peer(
         _ => return Err(fenced()),
     };
     let principal = believe(app, state, request, &envelope.bearer).await?;
-    permit(mounted, &principal)?;
+    permit(route, &principal)?;
     let consistency: Consistency = envelope.consistency.parse()?;
     // Strong, whatever was asked: the edge has decided that the primary answers.
     let ask = Ask {
-        intent: mounted.route.intent,
+        intent: route.intent,
         consistency: Consistency::Strong,
         bookmark: envelope.bookmark,
     };
@@ -377,7 +377,7 @@ async fn admit_peer(
     facts.principal = Some(Rc::new(principal));
     facts.bookmark_in = envelope.bookmark;
     facts.consistency = consistency;
-    if mounted.route.intent == Intent::Write {
+    if route.intent == Intent::Write {
         // A forwarded write without a key could not be told from its own repetition.
         let key = envelope.key.ok_or_else(|| untrusted(envelope::Refused::Malformed))?;
         let digest = headers::digest(request, &body);

@@ -4,6 +4,7 @@ use super::{
     app::App,
     problem::Problem,
     request::{Facts, RequestState},
+    routes::open_path,
 };
 use crate::telemetry::{TraceContext, wide::RequestEvent};
 use actix_web::{
@@ -68,14 +69,15 @@ fn finish<B: MessageBody>(app: &App, state: &RequestState, response: &mut Servic
         facts.error = problem.chain();
     }
     let took = app.clock.monotonic().saturating_duration_since(state.started);
-    let mounted = facts.mounted.and_then(|index| app.mounted.get(index));
+    let index = facts.mounted.or_else(|| open_path(response.request().path()));
+    let mounted = index.and_then(|index| app.mounted.get(index));
     if let Some(mounted) = mounted {
         mounted.metrics.observe(status, took);
     }
     if let Some(answered) = facts.answered {
         app.metrics.routes.count(answered);
     }
-    let route = mounted.map_or("unknown", |mounted| mounted.route.path);
+    let route = mounted.map_or("unknown", |mounted| mounted.path);
     if span.is_recording() {
         span.set("http.route", route);
         span.set("http.response.status_code", i64::from(status));
@@ -86,6 +88,9 @@ fn finish<B: MessageBody>(app: &App, state: &RequestState, response: &mut Servic
         if status >= 500 {
             span.fail("server error");
         }
+    }
+    if mounted.is_some_and(|mounted| !mounted.logged) {
+        return;
     }
     let request = response.request();
     let principal = facts.principal.as_deref();

@@ -27,11 +27,25 @@ impl Route {
     }
 }
 
-/// A route with what is kept for it while the process lives.
+/// A path with what is kept for it while the process lives.
 pub struct Mounted {
-    pub route: &'static Route,
+    pub path: &'static str,
+    /// Told of in the log line by line. Probes ask every second, and say the same.
+    pub logged: bool,
     pub metrics: RouteMetrics,
 }
+
+/// What is served beside the table, without a credential.
+pub const OPEN_PATHS: [&str; 8] = [
+    "/api/health/liveness",
+    "/api/health/readiness",
+    "/api/health/startup",
+    "/health",
+    "/internal/v1/topology",
+    "/metrics",
+    "/loops",
+    "/openapi.json",
+];
 
 macro_rules! routes {
     ($($method:ident $path:literal $intent:ident $scope:ident $handler:path;)+) => {
@@ -67,10 +81,10 @@ pub static ROUTES: [Route; 14] = routes! {
 const READ_STATUSES: [u16; 6] = [200, 304, 401, 404, 429, 503];
 const WRITE_STATUSES: [u16; 8] = [200, 201, 204, 401, 409, 412, 429, 503];
 
-/// The table, with metrics.
+/// The table, then the open paths, with metrics.
 #[must_use]
 pub fn mount(metrics: &Metrics) -> Vec<Mounted> {
-    let mounted = ROUTES.iter().map(|route| {
+    let table = ROUTES.iter().map(|route| {
         let statuses: &[u16] = match route.intent {
             Intent::Read => &READ_STATUSES,
             Intent::Write => &WRITE_STATUSES,
@@ -82,7 +96,17 @@ pub fn mount(metrics: &Metrics) -> Vec<Mounted> {
             Method::PATCH => "PATCH",
             _ => "DELETE",
         };
-        Mounted { route, metrics: metrics.route(route.path, method, statuses) }
+        let metrics = metrics.route(route.path, method, statuses);
+        Mounted { path: route.path, logged: true, metrics }
     });
-    mounted.collect()
+    let open = OPEN_PATHS.iter().map(|path| {
+        Mounted { path, logged: false, metrics: metrics.route(path, "GET", &[200]) }
+    });
+    table.chain(open).collect()
+}
+
+/// Where an open path stands in what [`mount`] made.
+#[must_use]
+pub fn open_path(path: &str) -> Option<usize> {
+    OPEN_PATHS.iter().position(|open| *open == path).map(|index| ROUTES.len() + index)
 }
