@@ -1,0 +1,101 @@
+"""A laboratory of the benchmark's own, and how to speak to it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+GODWIT = TOP / "target/release/godwit"
+
+
+def say(text):
+    print(f"\033[1m==>\033[0m {text}" if sys.stderr.isatty() else f"==> {text}", file=sys.stderr)
+
+
+def run(command, show=False, **options):
+    """Standard output of a command that must succeed; with `show` it goes to the terminal."""
+    streams = {} if show else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, check=True, text=True, cwd=TOP, **streams, **options).stdout
+
+
+def program(name):
+    """The newest PostgreSQL's program: Debian keeps the server's off the PATH."""
+    homes = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
+    homes.sort(key=lambda home: [int(part) for part in str(home).replace("@", "/").split("/") if part.isdigit()])
+    found = [str(home / name) for home in homes if (home / name).exists()]
+    return found[-1] if found else shutil.which(name) or sys.exit(f"bench: no {name}; `make setup` installs it")
+
+
+class Lab:
+    """Up within `with`. Starts from nothing each time, so that every run measures the same."""
+
+    def __init__(self, dir, port_base):
+        self.dir, self.port_base = dir, port_base
+
+    def __enter__(self):
+        self._down()
+        shutil.rmtree(self.dir, ignore_errors=True)
+        command = [GODWIT, "lab", "up", "--detach", "--dir", self.dir, "--wan", "off"]
+        run([*command, "--port-base", str(self.port_base)], show=True)
+        self.facts = json.loads((self.dir / "lab.json").read_text())
+        self.key = self.facts["tenant"]["api_key"]
+        self.primary = self.facts["primary"]
+        self.replica = next(name for name in self.facts["regions"] if name != self.primary)
+        return self
+
+    def __exit__(self, *_):
+        self._down()
+
+    def _down(self):
+        if self.dir.exists():
+            run([GODWIT, "lab", "down", "--dir", self.dir])
+
+    def region(self, name):
+        return self.facts["regions"][name]
+
+    def psql(self, region, sql, database=None):
+        url = self.database(region, database)
+        return run([program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", url, "-c", sql]).strip()
+
+    def database(self, region, name=None):
+        """The superuser's address of a region's instance."""
+        url = self.region(region)["global_db"]
+        if name is None:
+            return url
+        before, slash, after = url.rpartition("/")
+        return f"{before}{slash}{name}" + ("?" + after.split("?", 1)[1] if "?" in after else "")
+
+    def call(self, region, method, path, body=None, **headers):
+        """(status, headers in lower case, body) of one request."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(
+            self.region(region)["public"] + path,
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"} | headers,
+        )
+        try:
+            answer = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            text = answer.read().decode()
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, text
+
+    def caught_up(self, deadline_seconds=60):
+        """Waits until the replicas have replayed all that the primary has written."""
+        goal = self.psql(self.primary, "SELECT pg_current_wal_flush_lsn()")
+        until = time.monotonic() + deadline_seconds
+        for name in self.facts["regions"]:
+            if name == self.primary:
+                continue
+            sql = f"SELECT pg_last_wal_replay_lsn() >= '{goal}'"
+            while self.psql(name, sql) != "t":
+                if time.monotonic() > until:
+                    sys.exit(f"bench: {name} has not caught up in {deadline_seconds} s")
+                time.sleep(0.1)
