@@ -189,7 +189,7 @@ pub async fn collections(caller: Caller) -> Result<HttpResponse, Problem> {
     #[derive(Serialize)]
     struct Entry {
         name: String,
-        items: i64,
+        count: i64,
     }
     #[derive(Serialize)]
     struct Page {
@@ -198,6 +198,6 @@ pub async fn collections(caller: Caller) -> Result<HttpResponse, Problem> {
     }
     let found = items::collections(&caller.app().global, caller.scope()).await;
     let items = caller.read(found)?.into_iter();
-    let items = items.map(|(name, items)| Entry { name: name.to_string(), items }).collect();
+    let items = items.map(|(name, count)| Entry { name: name.to_string(), count }).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))
 }

@@ -139,13 +139,16 @@ fn changed(item: &ItemRow) -> Answer {
     }
 }
 
+/// What curl and others say of a body when their user says nothing.
+const UNLABELLED: &str = "application/x-www-form-urlencoded";
+
 /// A body that says it is something else is not read as JSON. One that says nothing is.
 pub(in crate::http) fn json_type(request: &HttpRequest, accepted: &[&str]) -> Result<(), Problem> {
     let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
         return Ok(());
     };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if accepted.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+    if accepted.iter().chain([&UNLABELLED]).any(|name| essence.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
     let detail = format!("Send {}.", accepted.join(" or "));
