@@ -253,3 +253,73 @@ pub async fn list(
     let keys = rows.into_iter().filter_map(|row| row.key().transpose());
     Ok(Read { value: keys.collect::<Result<_, _>>()?, at })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Constraint, global::testing::Fixture};
+    use sqlx::PgPool;
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_key_is_found_by_its_hash_and_by_its_id(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let new = at.new_key(7);
+        let tenant = at.scope.tenant();
+        let (made, written_at) = at.write(async |tx| insert(tx, tenant, &new).await).await;
+        assert_eq!((made.tenant_name.as_str(), made.scopes), ("ours", new.scopes));
+        let by_hash = find_by_hash(&at.global, &[7; 32]).await.unwrap();
+        let by_id = find_by_id(&at.global, new.id).await.unwrap();
+        assert_eq!(by_hash.value, Some(made));
+        assert_eq!(by_hash.value, by_id.value);
+        assert!(by_hash.at >= written_at);
+        assert_eq!(by_id.value.unwrap().scope(), at.scope);
+        assert_eq!(find_by_hash(&at.global, &[8; 32]).await.unwrap().value, None);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_key_ends_once_and_only_for_its_own_tenant(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let new = at.new_key(7);
+        let tenant = at.scope.tenant();
+        at.write(async |tx| insert(tx, tenant, &new).await).await;
+        let (first, later) = (at.op.now(), at.op.now() + chrono::Duration::days(1));
+        let foreign = async |tx: &mut WriteTx| revoke(tx, &at.other, new.id, first).await;
+        assert_eq!(at.write(foreign).await.0, None);
+        for now in [first, later] {
+            let own = async |tx: &mut WriteTx| revoke(tx, &at.scope, new.id, now).await;
+            assert_eq!(at.write(own).await.0.unwrap().revoked_at, Some(first));
+        }
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn keys_are_listed_page_by_page_each_tenants_alone(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let news: Vec<_> = (0..5).map(|hash| at.new_key(hash)).collect();
+        for (index, new) in news.iter().enumerate() {
+            let tenant = if index == 2 { at.other.tenant() } else { at.scope.tenant() };
+            at.write(async |tx| insert(tx, tenant, new).await).await;
+        }
+        let mut own: Vec<_> = [0, 1, 3, 4].map(|index: usize| news[index].id).into();
+        own.sort();
+        let ids = |read: Read<Vec<KeyRow>>| read.value.iter().map(|row| row.id).collect::<Vec<_>>();
+        let first = ids(list(&at.global, &at.scope, None, 3).await.unwrap());
+        assert_eq!(first, own[..3]);
+        let rest = list(&at.global, &at.scope, first.last().copied(), 3).await.unwrap();
+        assert_eq!(ids(rest), own[3..]);
+        let beyond = list(&at.global, &at.scope, own.last().copied(), 3).await.unwrap();
+        assert_eq!(ids(beyond), []);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn refuses_a_second_key_with_one_secret_and_a_key_of_no_tenant(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let (new, twin) = (at.new_key(7), at.new_key(7));
+        let tenant = at.scope.tenant();
+        at.write(async |tx| insert(tx, tenant, &new).await).await;
+        let failed = insert(&mut at.begin().await, tenant, &twin).await;
+        assert!(matches!(failed, Err(StorageError::Conflict(Constraint::ApiKeySecret))));
+        let nobody = TenantId::mint(&at.op);
+        let failed = insert(&mut at.begin().await, nobody, &at.new_key(8)).await;
+        assert!(matches!(failed, Err(StorageError::Conflict(Constraint::Tenant))));
+    }
+}

@@ -178,3 +178,111 @@ pub async fn purge(
     let outcome = bounded(global.read_ms_max, query.execute(&global.write)).await?;
     Ok(outcome.rows_affected())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        storage::{Constraint, global::testing::Fixture},
+        vocab::ApiKeyId,
+    };
+    use sqlx::PgPool;
+
+    const DIGEST: [u8; 32] = [1; 32];
+
+    fn key(text: &str) -> IdempotencyKey {
+        text.parse().unwrap()
+    }
+
+    fn entry<'a>(at: &'a Fixture, key: &'a IdempotencyKey) -> JournalEntry<'a> {
+        JournalEntry {
+            scope: &at.scope,
+            key,
+            actor: Actor::ApiKey(ApiKeyId::mint(&at.op)),
+            method: "POST",
+            path: "/v1/collections/c/items",
+            request_digest: DIGEST,
+            status: 201,
+            etag: Some("\"1.1\""),
+            location: None,
+            body: Some(r#"{"n":1.10}"#),
+            version: Some(1),
+            epoch: Epoch::FIRST,
+            committed_at: at.op.now(),
+        }
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn what_was_answered_is_answered_again(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let key = key("k");
+        let entry = entry(&at, &key);
+        let mut tx = at.begin().await;
+        assert_eq!(tx.claim(&at.scope, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+        insert(&mut tx, &entry).await.unwrap();
+        let written_at = tx.commit().await.unwrap();
+
+        let found = find(&at.global, &at.scope, &key).await.unwrap();
+        assert!(found.at >= written_at);
+        let row = found.value.unwrap();
+        assert_eq!((row.status, row.body.as_deref()), (201, entry.body));
+        assert_eq!((row.actor, row.committed_at), (entry.actor, entry.committed_at));
+        assert_eq!(find(&at.global, &at.other, &key).await.unwrap().value, None);
+
+        let mut tx = at.begin().await;
+        let again = tx.claim(&at.scope, &key, &DIGEST).await.unwrap();
+        assert_eq!(again, Claim::Replay(Box::new(row)));
+        assert_eq!(tx.claim(&at.scope, &key, &[2; 32]).await.unwrap(), Claim::Mismatch);
+        assert_eq!(tx.claim(&at.other, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+        assert!(tx.rollback().await.unwrap() >= written_at);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_key_is_held_by_one_transaction_until_its_end(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let key = key("k");
+        let (mut first, mut second) = (at.begin().await, at.begin().await);
+        assert_eq!(first.claim(&at.scope, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+        assert_eq!(second.claim(&at.scope, &key, &DIGEST).await.unwrap(), Claim::InFlight);
+        assert_eq!(second.claim(&at.other, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+        first.rollback().await.unwrap();
+        assert_eq!(second.claim(&at.scope, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+    }
+
+    /// The moment between a claim's snapshot and its lock: the twin's record is not seen, but its
+    /// key is in the way.
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_twin_that_slips_in_is_found_at_the_record(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let key = key("k");
+        let mut late = at.begin().await;
+        assert_eq!(late.claim(&at.scope, &key, &DIGEST).await.unwrap(), Claim::Fresh);
+        at.write(async |tx| insert(tx, &entry(&at, &key)).await).await;
+        let collided = insert(&mut late, &entry(&at, &key)).await;
+        assert!(matches!(collided, Err(StorageError::Conflict(Constraint::JournalKey))));
+        late.rollback().await.unwrap();
+        let again = at.begin().await.claim(&at.scope, &key, &DIGEST).await.unwrap();
+        assert!(matches!(again, Claim::Replay(_)), "{again:?}");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn forgets_the_oldest_first_and_no_more_than_asked(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let now = at.op.now();
+        for age in 0..4 {
+            let key = key(&format!("k{age}"));
+            let committed_at = now - chrono::Duration::hours(age);
+            let entry = JournalEntry { committed_at, ..entry(&at, &key) };
+            at.write(async |tx| insert(tx, &entry).await).await;
+        }
+        let before = now - chrono::Duration::minutes(1);
+        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 2);
+        let left = |name: &'static str| {
+            let (global, scope) = (&at.global, &at.scope);
+            async move { find(global, scope, &key(name)).await.unwrap().value.is_some() }
+        };
+        assert!(left("k0").await && left("k1").await && !left("k2").await && !left("k3").await);
+        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 1);
+        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 0);
+    }
+}

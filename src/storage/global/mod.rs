@@ -11,6 +11,8 @@ pub mod items;
 pub mod journal;
 pub mod position;
 pub mod tenants;
+#[cfg(test)]
+pub(in crate::storage) mod testing;
 mod write_tx;
 
 pub use write_tx::WriteTx;
@@ -137,24 +139,6 @@ impl Global {
             }
             outcome => outcome,
         }
-    }
-
-    /// Pools over a test's database, as the superuser.
-    #[cfg(test)]
-    pub(crate) async fn for_test(pool: &PgPool) -> Self {
-        let epoch = "INSERT INTO cluster_epoch VALUES (1, '0/0', 'us-east-1', now()) ON CONFLICT DO NOTHING";
-        sqlx::raw_sql(epoch).execute(pool).await.unwrap();
-        let connect = (*pool.connect_options()).clone();
-        let read = connect.clone().options([
-            ("default_transaction_read_only", "on"),
-            ("plan_cache_mode", "force_custom_plan"),
-        ]);
-        let pool = |options: PgConnectOptions| {
-            let sized = PgPoolOptions::new().max_connections(4).test_before_acquire(false);
-            sized.acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options)
-        };
-        let (write, watch, read) = (pool(connect), pool(read.clone()), pool(read));
-        Self { write, read, watch, read_ms_max: Duration::from_secs(10) }
     }
 }
 

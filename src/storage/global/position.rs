@@ -99,3 +99,41 @@ impl TryFrom<Stored> for PositionRow {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::global::{tenants, testing::Fixture};
+    use crate::vocab::TenantId;
+    use sqlx::PgPool;
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_primary_is_where_its_last_commit_was_flushed(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let id = TenantId::mint(&at.op);
+        let create = async |tx: &mut super::super::WriteTx| {
+            tenants::create(tx, id, "new", at.op.now()).await
+        };
+        let (_, written_at) = at.write(create).await;
+        let row = at.global.position().await.unwrap();
+        assert!(!row.in_recovery && row.streaming.is_none() && row.receive_lsn.is_none());
+        assert!(row.lsn >= written_at.lsn);
+        assert_eq!(row.history.current().epoch, written_at.epoch);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn tells_every_epoch_it_has_heard_of(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        at.sql("INSERT INTO cluster_epoch VALUES (2, '0/16B3740', 'eu-west-1', now())").await;
+        let history = position(&pool).await.unwrap().history;
+        let starts: Vec<_> = history.starts().iter().map(|start| start.epoch.get()).collect();
+        assert_eq!(starts, [1, 2]);
+        assert_eq!(history.current().region.as_str(), "eu-west-1");
+        assert_eq!(history.current().start_lsn, Lsn::new(0x16B_3740));
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_database_without_an_epoch_has_no_position(pool: PgPool) {
+        assert!(matches!(position(&pool).await, Err(StorageError::Corrupt { .. })));
+    }
+}

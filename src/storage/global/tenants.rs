@@ -59,3 +59,30 @@ pub async fn find_by_name(
     };
     Ok(Read { value, at })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Constraint, global::testing::Fixture};
+    use sqlx::PgPool;
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_tenant_is_found_by_the_name_it_was_made_with(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let id = TenantId::mint(&at.op);
+        let create = async |tx: &mut WriteTx| create(tx, id, "demo", at.op.now()).await;
+        let (made, written_at) = at.write(create).await;
+        let found = find_by_name(&at.global, "demo").await.unwrap();
+        assert_eq!(found.value.as_ref(), Some(&made));
+        assert!(found.at >= written_at);
+        assert_eq!(find_by_name(&at.global, "Demo").await.unwrap().value, None);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_name_is_one_tenants(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let mut tx = at.begin().await;
+        let again = create(&mut tx, TenantId::mint(&at.op), "ours", at.op.now()).await;
+        assert!(matches!(again, Err(StorageError::Conflict(Constraint::TenantName))), "{again:?}");
+    }
+}

@@ -278,3 +278,7 @@ pub(super) async fn refuse_lazy_commit(connection: &mut PgConnection) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "write_tx_tests.rs"]
+mod tests;

@@ -52,7 +52,9 @@ impl Redis {
             .set_max_delay(Duration::from_millis(50));
         let client = Client::open(url).map_err(other)?;
         let hot = ConnectionManager::new_lazy_with_config(client, settings).map_err(other)?;
-        let pool = deadpool_redis::Pool::builder(deadpool_redis::Manager::new(url).map_err(other)?)
+        let pool = deadpool_redis::Config::from_url(url)
+            .builder()
+            .map_err(|error| StorageError::Other(error.into()))?
             .max_size(POOL_CONNECTIONS_MAX)
             .wait_timeout(Some(response_ms_max))
             .create_timeout(Some(response_ms_max))
