@@ -288,3 +288,6 @@ pub async fn purge_tombstones(
     let outcome = bounded(global.read_ms_max, query.execute(&global.write)).await?;
     Ok(outcome.rows_affected())
 }
+
+#[cfg(test)]
+mod tests;

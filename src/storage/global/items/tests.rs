@@ -1,0 +1,371 @@
+use super::*;
+use crate::storage::global::testing::Fixture;
+use sqlx::PgPool;
+
+fn books() -> Collection {
+    "books".parse().unwrap()
+}
+
+fn id(number: u128) -> ItemId {
+    ItemId::from_stored(Uuid::from_u128(number))
+}
+
+async fn make(at: &Fixture, id: ItemId, data: &str) -> ItemRow {
+    let new = NewItem { id, data };
+    let work = async |tx: &mut WriteTx| insert(tx, &at.scope, &books(), &new, at.op.now()).await;
+    match at.write(work).await.0 {
+        Inserted::New(row) => row,
+        Inserted::Exists(row) => panic!("exists: {row:?}"),
+    }
+}
+
+async fn remove(at: &Fixture, id: ItemId) -> bool {
+    let work = async |tx: &mut WriteTx| delete(tx, &at.scope, &books(), id, at.op.now()).await;
+    at.write(work).await.0
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn numbers_come_back_as_they_were_sent(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let row = make(&at, id(1), r#"{"n":12345678901234567890.12345678901234567890,"m":1.00}"#).await;
+    assert_eq!(row.data, r#"{"m": 1.00, "n": 12345678901234567890.12345678901234567890}"#);
+    assert_eq!((row.version, row.epoch), (1, Epoch::FIRST));
+    assert_eq!(row.etag().to_string(), "\"1.1\"");
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn each_change_is_the_next_version_of_the_one_locked(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let made = make(&at, id(1), r#"{"a":1}"#).await;
+    let mut tx = at.begin().await;
+    assert_eq!(lock(&mut tx, &at.scope, &books(), id(1)).await.unwrap(), Some(made.clone()));
+    let now = at.op.now();
+    let changed = update(&mut tx, &at.scope, &books(), id(1), 2, r#"{"a":2}"#, now).await.unwrap();
+    assert_eq!((changed.version, changed.updated_at), (2, now));
+    assert_eq!(changed.created_at, made.created_at);
+    tx.commit().await.unwrap();
+    for version in [2, 4] {
+        let mut tx = at.begin().await;
+        let refused = update(&mut tx, &at.scope, &books(), id(1), version, "{}", now).await;
+        assert!(matches!(refused, Err(StorageError::Conflict(Constraint::ItemId))), "{refused:?}");
+    }
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn an_id_created_again_goes_on_from_the_deleted_version(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    make(&at, id(1), "{}").await;
+    let change =
+        async |tx: &mut WriteTx| update(tx, &at.scope, &books(), id(1), 2, "{}", at.op.now()).await;
+    at.write(change).await;
+    assert!(remove(&at, id(1)).await);
+    assert!(!remove(&at, id(1)).await);
+    assert_eq!(at.count("SELECT version FROM item_tombstone").await, 2);
+    assert_eq!(make(&at, id(1), "{}").await.version, 3);
+    assert_eq!(at.count("SELECT count(*) FROM item_tombstone").await, 0);
+    assert!(remove(&at, id(1)).await);
+    let later = at.op.now() + chrono::Duration::seconds(1);
+    assert_eq!(purge_tombstones(&at.global, later, 10).await.unwrap(), 1);
+    assert_eq!(make(&at, id(1), "{}").await.version, 1);
+}
+
+/// The insert waits for a transaction that is deleting the same id; what it saw of tombstones when
+/// it began is out of date by then.
+#[sqlx::test(migrations = "migrations/global")]
+async fn an_id_deleted_while_it_is_created_again_does_not_start_over(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    make(&at, id(1), "{}").await;
+    let mut deleting = at.begin().await;
+    assert!(delete(&mut deleting, &at.scope, &books(), id(1), at.op.now()).await.unwrap());
+    let mut creating = at.begin().await;
+    let (scope, books, new) = (&at.scope, books(), NewItem { id: id(1), data: "{}" });
+    let create = insert(&mut creating, scope, &books, &new, at.op.now());
+    let finish = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        at.until(waiting, 1).await;
+        deleting.commit().await.unwrap();
+    };
+    let (created, ()) = tokio::join!(create, finish);
+    assert!(matches!(created, Err(StorageError::Conflict(Constraint::ItemId))), "{created:?}");
+    creating.rollback().await.unwrap();
+    assert_eq!(make(&at, id(1), "{}").await.version, 2);
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn a_taken_id_answers_with_the_item_that_has_it(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let made = make(&at, id(1), r#"{"a":1}"#).await;
+    let mut tx = at.begin().await;
+    let new = NewItem { id: id(1), data: r#"{"a":2}"# };
+    let again = insert(&mut tx, &at.scope, &books(), &new, at.op.now()).await.unwrap();
+    assert_eq!(again, Inserted::Exists(made));
+    // The id is taken in one tenant's one collection only.
+    let elsewhere = insert(&mut tx, &at.other, &books(), &new, at.op.now()).await.unwrap();
+    assert!(matches!(elsewhere, Inserted::New(_)));
+    let films = "films".parse().unwrap();
+    let elsewhere = insert(&mut tx, &at.scope, &films, &new, at.op.now()).await.unwrap();
+    assert!(matches!(elsewhere, Inserted::New(_)));
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn many_are_inserted_in_the_order_given_or_the_first_taken_is_named(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    make(&at, id(7), "{}").await;
+    let many = async |numbers: &[u128]| {
+        let new: Vec<_> =
+            numbers.iter().map(|number| NewItem { id: id(*number), data: r#"{"a":1}"# }).collect();
+        let mut tx = at.begin().await;
+        let inserted = insert_many(&mut tx, &at.scope, &books(), &new, at.op.now()).await.unwrap();
+        tx.rollback().await.unwrap();
+        inserted
+    };
+    let InsertedMany::New(rows) = many(&[3, 1, 2]).await else { panic!("taken") };
+    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [id(3), id(1), id(2)]);
+    for (numbers, index) in [(&[1, 7, 2][..], 1), (&[1, 2, 1][..], 2), (&[7, 7][..], 0)] {
+        match many(numbers).await {
+            InsertedMany::Exists { index: found, row } => {
+                assert_eq!((found, row.id), (index, id(numbers[index])));
+            }
+            InsertedMany::New(_) => panic!("{numbers:?} inserted"),
+        }
+    }
+    assert_eq!(many(&[]).await, InsertedMany::New(Vec::new()));
+    let hundreds: Vec<u128> = (100..600).collect();
+    assert!(matches!(many(&hundreds).await, InsertedMany::New(rows) if rows.len() == 500));
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn one_tenants_items_are_not_anothers(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let made = make(&at, id(1), "{}").await;
+    let mut tx = at.begin().await;
+    assert_eq!(lock(&mut tx, &at.other, &books(), id(1)).await.unwrap(), None);
+    assert!(!delete(&mut tx, &at.other, &books(), id(1), at.op.now()).await.unwrap());
+    let foreign = update(&mut tx, &at.other, &books(), id(1), 2, "{}", at.op.now()).await;
+    assert!(foreign.is_err());
+    assert_eq!(collections(&at.global, &at.other).await.unwrap().value, []);
+    let mut tx = at.begin().await;
+    assert_eq!(lock(&mut tx, &at.scope, &books(), id(1)).await.unwrap(), Some(made));
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn refuses_documents_that_jsonb_cannot_hold(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    for data in [r#"{"a":"\u0000"}"#, r#"{"a":1e999999}"#, "{", "[]", "1", "{\"a\":\"\0\"}", &deep]
+    {
+        let mut tx = at.begin().await;
+        let new = NewItem { id: id(1), data };
+        let refused = insert(&mut tx, &at.scope, &books(), &new, at.op.now()).await;
+        assert!(
+            matches!(refused, Err(StorageError::InvalidData(_))),
+            "{refused:?} for {:.40}",
+            data
+        );
+    }
+}
+
+/// A search vector holds at most 1 MiB, and short words make it larger than their text.
+#[sqlx::test(migrations = "migrations/global")]
+async fn a_mebibyte_of_short_words_is_kept_and_its_beginning_found(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let words: Vec<String> = (0..180_000).map(|number| format!("{number:x}")).collect();
+    let data = format!("{{\"text\":\"needle {}\",\"n\":7}}", words.join(" "));
+    assert!(data.len() > 1_000_000 && data.len() <= 1024 * 1024, "{}", data.len());
+    let made = make(&at, id(1), &data).await;
+    assert_eq!(made.data.len(), data.len() + 3);
+    for (q, found) in [("needle", 1), ("haystack", 0)] {
+        let query = ListQuery {
+            collection: books(),
+            q: Some(q.to_owned()),
+            filter: None,
+            order: Order { by: OrderBy::Id, descending: false },
+            after: None,
+            limit: 10,
+        };
+        assert_eq!(list(&at.global, &at.scope, &query).await.unwrap().value.len(), found, "{q}");
+    }
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn collections_are_counted_by_name(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    assert_eq!(collections(&at.global, &at.scope).await.unwrap().value, []);
+    make(&at, id(1), "{}").await;
+    make(&at, id(2), "{}").await;
+    let films: Collection = "Films".parse().unwrap();
+    let new = NewItem { id: id(1), data: "{}" };
+    let work = async |tx: &mut WriteTx| insert(tx, &at.scope, &films, &new, at.op.now()).await;
+    let (_, written_at) = at.write(work).await;
+    let counted = collections(&at.global, &at.scope).await.unwrap();
+    assert_eq!(counted.value, [(films, 1), (books(), 2)]);
+    assert!(counted.at >= written_at);
+}
+
+mod lists {
+    use super::*;
+    use crate::vocab::Op;
+
+    /// Five times of change for forty items: many share each.
+    async fn forty(at: &Fixture) -> Vec<ItemRow> {
+        let mut rows = Vec::new();
+        let now = at.op.now();
+        for number in 0..40_u128 {
+            // Ids in no order of time.
+            let new = NewItem { id: id(number * 7 % 41), data: r#"{"tag":"x"}"# };
+            let created_at = now + chrono::Duration::seconds(i64::try_from(number % 8).unwrap());
+            let updated_at = now + chrono::Duration::minutes(i64::try_from(number % 5).unwrap());
+            let work = async |tx: &mut WriteTx| -> Result<ItemRow, StorageError> {
+                insert(tx, &at.scope, &books(), &new, created_at).await?;
+                update(tx, &at.scope, &books(), new.id, 2, r#"{"tag":"x"}"#, updated_at).await
+            };
+            rows.push(at.write(work).await.0);
+        }
+        let other = NewItem { id: id(99), data: r#"{"tag":"x"}"# };
+        at.write(async |tx| insert(tx, &at.other, &books(), &other, now).await).await;
+        rows
+    }
+
+    fn query(by: OrderBy, descending: bool) -> ListQuery {
+        ListQuery {
+            collection: books(),
+            q: None,
+            filter: None,
+            order: Order { by, descending },
+            after: None,
+            limit: 7,
+        }
+    }
+
+    async fn ids(at: &Fixture, query: &ListQuery) -> Vec<ItemId> {
+        let rows = list(&at.global, &at.scope, query).await.unwrap().value;
+        rows.iter().map(|row| row.id).collect()
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn pages_of_every_order_tell_each_item_once(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let rows = forty(&at).await;
+        for by in [OrderBy::Id, OrderBy::CreatedAt, OrderBy::UpdatedAt] {
+            for descending in [false, true] {
+                let mut expected = rows.clone();
+                expected.sort_by_key(|row| match by {
+                    OrderBy::Id => (at.op.now().min(row.created_at), row.id),
+                    OrderBy::CreatedAt => (row.created_at, row.id),
+                    OrderBy::UpdatedAt => (row.updated_at, row.id),
+                });
+                if by == OrderBy::Id {
+                    expected.sort_by_key(|row| row.id);
+                }
+                if descending {
+                    expected.reverse();
+                }
+                let mut query = query(by, descending);
+                let mut seen = Vec::new();
+                loop {
+                    let page = list(&at.global, &at.scope, &query).await.unwrap().value;
+                    assert!(page.len() <= 7);
+                    let Some(last) = page.last() else { break };
+                    query.after = Some(last.place(by));
+                    seen.extend(page);
+                }
+                assert_eq!(seen, expected, "{by:?} {descending}");
+            }
+        }
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn an_empty_page_still_tells_where_it_was_read(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let written_at = at.write(async |tx| make_one(tx, &at.scope, &at.op).await).await.1;
+        let read = list(&at.global, &at.other, &query(OrderBy::Id, false)).await.unwrap();
+        assert!(read.value.is_empty() && read.at >= written_at);
+    }
+
+    async fn make_one(
+        tx: &mut WriteTx,
+        scope: &TenantScope,
+        op: &Op,
+    ) -> Result<Inserted, StorageError> {
+        insert(tx, scope, &books(), &NewItem { id: id(1), data: "{}" }, op.now()).await
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn finds_words_and_contained_documents(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        make(&at, id(1), r#"{"title":"The Left Hand of Darkness","year":1969,"tags":["sf"]}"#)
+            .await;
+        make(&at, id(2), r#"{"title":"Solaris","year":1961,"tags":["sf","sea"]}"#).await;
+        make(&at, id(3), r#"{"title":"Middlemarch","left":"out"}"#).await;
+        let find = async |q: Option<&str>, filter: Option<&str>| {
+            let mut query = query(OrderBy::Id, false);
+            query.q = q.map(str::to_owned);
+            query.filter = filter.map(str::to_owned);
+            ids(&at, &query).await
+        };
+        assert_eq!(find(Some("left darkness"), None).await, [id(1)]);
+        assert_eq!(find(Some("\"hand of\""), None).await, [id(1)]);
+        assert_eq!(find(Some("solaris or middlemarch"), None).await, [id(2), id(3)]);
+        assert_eq!(find(Some("1961"), None).await, [id(2)]);
+        assert_eq!(find(Some("left"), None).await, [id(1)], "names of members are not searched");
+        assert_eq!(find(Some("\"(&|!<:*'"), None).await, []);
+        assert_eq!(find(None, Some(r#"{"tags":["sf"]}"#)).await, [id(1), id(2)]);
+        assert_eq!(find(None, Some(r#"{"tags":["sf"],"year":1961}"#)).await, [id(2)]);
+        assert_eq!(find(Some("darkness"), Some(r#"{"year":1961}"#)).await, []);
+        assert_eq!(find(None, Some("{}")).await, [id(1), id(2), id(3)]);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn refuses_a_filter_that_is_no_json_and_words_that_are_no_text(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let bad = |q: Option<&str>, filter: Option<&str>| ListQuery {
+            q: q.map(str::to_owned),
+            filter: filter.map(str::to_owned),
+            ..query(OrderBy::Id, false)
+        };
+        for query in [
+            bad(None, Some("{")),
+            bad(None, Some(r#"{"a":"\u0000"}"#)),
+            bad(None, Some(r#"{"a":1e999999}"#)),
+            bad(Some("a\0b"), None),
+        ] {
+            let refused = list(&at.global, &at.scope, &query).await;
+            assert!(matches!(refused, Err(StorageError::InvalidData(_))), "{refused:?}");
+        }
+    }
+
+    /// What keeps a page flat as a collection grows: the order comes from an index, not from a sort
+    /// of the collection.
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn pages_come_from_an_index(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        at.sql(
+            "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+             SELECT t.id, 'books', gen_random_uuid(), 1, 1, '{}', now() + n * interval '1 s',
+                 now() + n * interval '1 s'
+             FROM tenant AS t, generate_series(1, 5000) AS n; ANALYZE item",
+        )
+        .await;
+        for (order, index) in [
+            ("id", "item_pkey"),
+            ("created_at", "item_created_idx"),
+            ("updated_at", "item_updated_idx"),
+        ] {
+            for (direction, beyond) in [("", ">"), (" DESC", "<")] {
+                let keys =
+                    if order == "id" { "id".to_owned() } else { format!("{order}{direction}, id") };
+                let sql = format!(
+                    "EXPLAIN SELECT * FROM item
+                     WHERE tenant_id = (SELECT id FROM tenant LIMIT 1) AND collection = 'books'
+                     AND ({order}, id) {beyond} ((SELECT {order} FROM item LIMIT 1), gen_random_uuid())
+                     ORDER BY {keys}{direction} LIMIT 50"
+                );
+                let sql = sqlx::AssertSqlSafe(sql);
+                let plan: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
+                let plan = plan.join("\n");
+                assert!(plan.contains(index) && !plan.contains("Sort"), "{plan}");
+            }
+        }
+    }
+}
