@@ -365,11 +365,8 @@ async fn admit_peer(
     permit(route, &principal)?;
     let consistency: Consistency = envelope.consistency.parse()?;
     // Strong, whatever was asked: the edge has decided that the primary answers.
-    let ask = Ask {
-        intent: route.intent,
-        consistency: Consistency::Strong,
-        bookmark: envelope.bookmark,
-    };
+    let ask =
+        Ask { intent: route.intent, consistency: Consistency::Strong, bookmark: envelope.bookmark };
     if settle(app, state, ask).await? != Decision::Local {
         return Err(fenced());
     }

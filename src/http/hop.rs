@@ -74,7 +74,7 @@ pub async fn carry(
     };
     let incoming = app.forwarder.send(to, epoch, &outgoing, &state.op).await;
     let incoming = incoming.map_err(|error| match (&error, key) {
-        (ForwardError::Unknown { .. }, Some(key)) => {
+        (ForwardError::Unknown { .. } | ForwardError::StillUnderWay { .. }, Some(key)) => {
             Problem::outcome_unknown(key.as_str()).caused_by(error)
         }
         _ => Problem::from(error),

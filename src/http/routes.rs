@@ -99,8 +99,10 @@ pub fn mount(metrics: &Metrics) -> Vec<Mounted> {
         let metrics = metrics.route(route.path, method, statuses);
         Mounted { path: route.path, logged: true, metrics }
     });
-    let open = OPEN_PATHS.iter().map(|path| {
-        Mounted { path, logged: false, metrics: metrics.route(path, "GET", &[200]) }
+    let open = OPEN_PATHS.iter().map(|path| Mounted {
+        path,
+        logged: false,
+        metrics: metrics.route(path, "GET", &[200]),
     });
     table.chain(open).collect()
 }

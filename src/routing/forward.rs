@@ -58,6 +58,22 @@ pub struct Incoming {
     pub body: Body,
 }
 
+impl Incoming {
+    /// Does the primary say that a request with this key is under way?
+    fn is_in_flight(&self) -> bool {
+        let Body::Whole(bytes) = &self.body else {
+            return false;
+        };
+        #[derive(serde::Deserialize)]
+        struct Problem {
+            r#type: String,
+        }
+        self.status == 409
+            && serde_json::from_slice::<Problem>(bytes)
+                .is_ok_and(|problem| problem.r#type == "urn:godwit:problem:idempotency-in-flight")
+    }
+}
+
 pub enum Body {
     Whole(Bytes),
     Stream(std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, HopError>>>>),
@@ -73,6 +89,9 @@ pub enum ForwardError {
     /// Nothing was sent, or repeating it would change nothing: it had no effect.
     #[error("no answer from {peer}")]
     NoAnswer { peer: Region, source: HopError },
+    /// An earlier attempt of ours has not ended yet.
+    #[error("{peer} is still at work on the write")]
+    StillUnderWay { peer: Region },
     /// It may have been carried out.
     #[error("no answer from {peer} to a write that was sent")]
     Unknown { peer: Region, source: HopError },
@@ -171,6 +190,15 @@ impl Forwarder {
             };
             peer.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
             let error = match result {
+                // Our own earlier attempt is still at work: its answer is the one to wait for.
+                Ok(incoming) if attempt > 1 && incoming.is_in_flight() => {
+                    let pause = Duration::from_millis(50 + rng::below(&*op.rng, 50));
+                    if op.remaining() <= pause * 2 {
+                        return Err(ForwardError::StillUnderWay { peer: to.clone() });
+                    }
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
                 Ok(incoming) => return Ok(incoming),
                 Err(error) => error,
             };

@@ -13,7 +13,8 @@ const BANNED_NAMES: &[&str] = &[
 ];
 
 /// Names that other people gave.
-const FOREIGN: &[&str] = &["ConnectionManager", "ConnectionManagerConfig", "deadpool_redis::Manager", "Secrets Manager"];
+const FOREIGN: &[&str] =
+    &["ConnectionManager", "ConnectionManagerConfig", "deadpool_redis::Manager", "Secrets Manager"];
 
 const PROSE: &[&str] = &["rs", "md", "sql", "sh", "py", "lua", "mjs", "yaml", "yml", "tf"];
 
