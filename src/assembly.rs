@@ -1,5 +1,7 @@
 //! Settings in, application out: builds everything that lives as long as the process.
 
+pub mod operator;
+
 use crate::{
     config::Config,
     domain::upkeep::UpkeepLoop,

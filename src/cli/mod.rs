@@ -6,13 +6,16 @@
 
 mod client;
 mod import;
+mod key;
 mod lab;
 mod migrate;
 mod output;
 mod serve;
 mod target;
+mod tenant;
 
 pub use output::Output;
+use output::table;
 pub use target::Target;
 
 use std::{fmt, future::Future, process::ExitCode};
@@ -28,9 +31,11 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Import(import::Import),
+    Key(key::Key),
     Lab(lab::Lab),
     Migrate(migrate::Migrate),
     Serve(serve::Serve),
+    Tenant(tenant::Tenant),
 }
 
 impl Cli {
@@ -41,9 +46,11 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let done = match self.command {
             Command::Import(import) => import.run(),
+            Command::Key(key) => key.run(),
             Command::Lab(lab) => lab.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Serve(serve) => serve.run(),
+            Command::Tenant(tenant) => tenant.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

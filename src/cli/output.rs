@@ -1,5 +1,6 @@
 //! How a command prints facts.
 
+use comfy_table::{Cell, Table, presets};
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -35,4 +36,15 @@ impl Output {
             _ => Ok(()),
         }
     }
+}
+
+/// Columns without lines around them, as wide as they need to be, to be read and to be cut.
+pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head.iter().map(Cell::new)).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines = table.to_string();
+    lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

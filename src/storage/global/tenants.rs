@@ -1,7 +1,10 @@
 //! Tenants.
 
 use super::{Global, NO_EPOCH, Read, WriteTx, bookmark, bounded};
-use crate::{storage::StorageError, vocab::TenantId};
+use crate::{
+    storage::{StorageError, TenantScope},
+    vocab::TenantId,
+};
 use chrono::{DateTime, Utc};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +12,15 @@ pub struct TenantRow {
     pub id: TenantId,
     pub name: String,
     pub created_at: DateTime<Utc>,
+}
+
+impl TenantRow {
+    /// The tenant's rows, for an operator's command: whoever holds the settings holds the database's
+    /// password already. A request never gets its scope here.
+    #[must_use]
+    pub const fn operator_scope(&self) -> TenantScope {
+        TenantScope::new(self.id)
+    }
 }
 
 /// # Errors
@@ -60,6 +72,40 @@ pub async fn find_by_name(
     Ok(Read { value, at })
 }
 
+/// Tenants by name: up to `limit` after the name `after`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    global: &Global,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Read<Vec<TenantRow>>, StorageError> {
+    let rows = global
+        .read(|| {
+            sqlx::query!(
+                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!",
+                    t.id AS "id?", t.name AS "name?", t.created_at AS "created_at?"
+                FROM cluster_position AS p
+                LEFT JOIN (
+                    SELECT * FROM tenant WHERE $1::text IS NULL OR name > $1 ORDER BY name LIMIT $2
+                ) AS t ON true
+                ORDER BY t.name"#,
+                after,
+                limit,
+            )
+            .fetch_all(&global.read)
+        })
+        .await?;
+    let first = rows.first().ok_or(NO_EPOCH)?;
+    let at = bookmark(first.at_epoch, &first.at_lsn)?;
+    let tenants = rows.into_iter().filter_map(|row| {
+        let id = TenantId::from_stored(row.id?);
+        Some(TenantRow { id, name: row.name?, created_at: row.created_at? })
+    });
+    Ok(Read { value: tenants.collect(), at })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +130,26 @@ mod tests {
         let mut tx = at.begin().await;
         let again = create(&mut tx, TenantId::mint(&at.op), "ours", at.op.now()).await;
         assert!(matches!(again, Err(StorageError::Conflict(Constraint::TenantName))), "{again:?}");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn tenants_are_listed_by_name_page_by_page(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        for name in ["zeta", "alpha", "mid"] {
+            let id = TenantId::mint(&at.op);
+            at.write(async |tx: &mut WriteTx| create(tx, id, name, at.op.now()).await).await;
+        }
+        let mut names = Vec::new();
+        loop {
+            let after = names.last().map(String::as_str);
+            let page = list(&at.global, after, 2).await.unwrap().value;
+            if page.is_empty() {
+                break;
+            }
+            names.extend(page.into_iter().map(|tenant| tenant.name));
+        }
+        let ours = names.iter().filter(|name| ["zeta", "alpha", "mid"].contains(&name.as_str()));
+        assert_eq!(ours.collect::<Vec<_>>(), ["alpha", "mid", "zeta"]);
+        assert!(names.is_sorted());
     }
 }

@@ -1,0 +1,183 @@
+//! What an operator does with the settings in hand, where there is no API yet to ask: the first
+//! tenants and keys. It writes through the same transactions as everyone else, as the writer's role,
+//! on the primary's database.
+
+use crate::{
+    config::Config,
+    domain::{
+        api_keys::{self, DAYS, Draft, NAME_CHARS_MAX},
+        tenants,
+        write::{Refused, WorkError},
+    },
+    identity::ApiKeySecret,
+    storage::{
+        CommitError, Constraint, Global, StorageError, TenantScope, WriteTx,
+        global::{
+            api_keys::{self as stored_keys, KeyRow},
+            tenants::{self as stored_tenants, TenantRow},
+        },
+    },
+    vocab::{ApiKeyId, Epoch, Op, Scopes},
+};
+use anyhow::Context as _;
+
+/// An operator at the primary's database.
+pub struct Operator {
+    global: Global,
+    epoch: Epoch,
+    op: Op,
+}
+
+/// A key to be made.
+#[derive(Debug, Clone)]
+pub struct KeyWish<'a> {
+    pub tenant: &'a str,
+    pub name: &'a str,
+    pub scopes: Scopes,
+    pub days: u32,
+    /// The part of the key that tells where it belongs: `lab`, `live`.
+    pub environment: &'a str,
+}
+
+/// Rows of a page that a listing reads at once.
+const PAGE: i64 = 500;
+
+impl Operator {
+    /// # Errors
+    /// When the database does not answer, has no schema yet, or is a standby.
+    pub async fn connect(config: &Config, op: Op) -> anyhow::Result<Self> {
+        let global = Global::connect(&config.database)?;
+        let position = global.position().await.with_context(|| {
+            format!("the database of {} cannot be used (has `godwit migrate` run?)", config.region)
+        })?;
+        let current = position.history.current().clone();
+        anyhow::ensure!(
+            !position.in_recovery,
+            "the database of {} is a standby: use the settings of the primary, {}",
+            config.region,
+            current.region
+        );
+        Ok(Self { global, epoch: current.epoch, op })
+    }
+
+    /// Makes a tenant. `None` when there is one of that name.
+    ///
+    /// # Errors
+    /// When the name is unfit or the database fails.
+    pub async fn create_tenant(&self, name: &str) -> anyhow::Result<Option<TenantRow>> {
+        let name = tenants::parse_name(name)?;
+        let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
+        match tenants::create(&mut tx, name, &self.op).await {
+            Ok(tenant) => {
+                tx.commit().await?;
+                Ok(Some(tenant))
+            }
+            Err(StorageError::Conflict(Constraint::TenantName)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// When there is none of that name, or the database fails.
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<TenantRow> {
+        let found = stored_tenants::find_by_name(&self.global, name).await?.value;
+        found.with_context(|| format!("there is no tenant `{name}`"))
+    }
+
+    /// Every tenant, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tenants(&self) -> anyhow::Result<Vec<TenantRow>> {
+        let mut all: Vec<TenantRow> = Vec::new();
+        loop {
+            let after = all.last().map(|tenant| tenant.name.as_str());
+            let page = stored_tenants::list(&self.global, after, PAGE).await?.value;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Makes a key. The secret is told this once.
+    ///
+    /// # Errors
+    /// When the wish is unfit, there is no such tenant, or the database fails.
+    pub async fn create_key(&self, wish: &KeyWish<'_>) -> anyhow::Result<(KeyRow, ApiKeySecret)> {
+        anyhow::ensure!(
+            DAYS.contains(&wish.days),
+            "a key lives {} to {} days",
+            DAYS.start(),
+            DAYS.end()
+        );
+        let characters = wish.name.chars().count();
+        anyhow::ensure!(
+            (1..=NAME_CHARS_MAX).contains(&characters),
+            "a key's name has 1 to {NAME_CHARS_MAX} characters"
+        );
+        anyhow::ensure!(!wish.scopes.is_empty(), "a key without scopes can do nothing");
+        let scope = self.scope(wish.tenant).await?;
+        let secret = ApiKeySecret::mint(&self.op, wish.environment)?;
+        let draft = Draft {
+            id: ApiKeyId::mint(&self.op),
+            name: wish.name,
+            prefix: &secret.prefix(),
+            secret_hash: secret.hash(),
+            scopes: wish.scopes,
+            days: wish.days,
+        };
+        let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
+        let row = api_keys::create(&mut tx, &scope, &draft, &self.op).await.map_err(told)?;
+        tx.commit().await?;
+        Ok((row, secret))
+    }
+
+    /// Every key of a tenant, in the order of their making.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or the database fails.
+    pub async fn keys(&self, tenant: &str) -> anyhow::Result<Vec<KeyRow>> {
+        let scope = self.scope(tenant).await?;
+        let mut all: Vec<KeyRow> = Vec::new();
+        loop {
+            let after = all.last().map(|key| key.id);
+            let page = stored_keys::list(&self.global, &scope, after, PAGE).await?.value;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Ends a key for good.
+    ///
+    /// # Errors
+    /// When there is no such key, or the database fails.
+    pub async fn revoke_key(&self, id: ApiKeyId) -> anyhow::Result<KeyRow> {
+        let found = stored_keys::find_by_id(&self.global, id).await?.value;
+        let scope = found.with_context(|| format!("there is no key {id}"))?.scope();
+        let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
+        let row = api_keys::revoke(&mut tx, &scope, id, &self.op).await.map_err(told)?;
+        tx.commit().await.map_err(|error| match error {
+            // Running it again is harmless, and is the way to know.
+            CommitError::Unknown(cause) => {
+                anyhow::Error::new(cause).context("it may be revoked or not; run it again")
+            }
+            CommitError::RolledBack(cause) => cause.into(),
+        })?;
+        Ok(row)
+    }
+
+    async fn scope(&self, tenant: &str) -> anyhow::Result<TenantScope> {
+        Ok(self.tenant(tenant).await?.operator_scope())
+    }
+}
+
+fn told(error: WorkError) -> anyhow::Error {
+    match error {
+        WorkError::Storage(error) => error.into(),
+        WorkError::Refused(Refused::NotFound) => anyhow::anyhow!("there is no such key"),
+        WorkError::Refused(refused) => anyhow::anyhow!("refused: {refused:?}"),
+    }
+}
