@@ -116,15 +116,11 @@ impl Lab {
     pub async fn prepare(spec: Spec) -> anyhow::Result<Self> {
         let tools = Tools::find(&spec)?;
         let account = Account::choose()?;
-        // Passable, so that Postgres' user can come to its data; what must be kept from others is
-        // closed in itself.
-        make_dir(&spec.dir, 0o711).with_context(|| spec.dir.display().to_string())?;
-        let layout = Layout::new(&spec.dir)?;
+        let layout = Layout::make(&spec.dir).with_context(|| spec.dir.display().to_string())?;
         let lock = lock(&layout)?;
         let data = account::place_data(&layout, account)?;
         sweep(&layout).await;
         let ports = Ports::take(spec.ports, &spec.regions, spec.processes.get())?;
-        make_dir(&layout.logs(), 0o700)?;
         make_dir(&layout.regions(), 0o700)?;
         let secrets = Secrets::of(&layout)?;
         let clock: SharedClock = Arc::new(SystemClock);
@@ -471,9 +467,9 @@ impl Inner {
     pub async fn stop(&self) {
         self.down_asked.cancel();
         self.links.hurry();
-        for errand in self.errands().drain(..) {
-            errand.kill();
-        }
+        let errands: Vec<_> = self.errands().drain(..).collect();
+        let killed = errands.iter().map(|errand| errand.stop(Signal::SIGKILL, REDIS_GRACE));
+        futures_util::future::join_all(killed).await;
         let all: Vec<_> =
             self.parts().iter().map(|((_, part), child)| (*part, child.clone())).collect();
         let of = |wanted: fn(Part) -> bool, signal, grace: Duration| {
@@ -483,6 +479,10 @@ impl Inner {
         of(|part| matches!(part, Part::Api(_)), Signal::SIGTERM, API_GRACE).await;
         of(|part| part == Part::Postgres, Signal::SIGINT, POSTGRES_GRACE).await;
         of(|part| part == Part::Redis, Signal::SIGTERM, REDIS_GRACE).await;
+        for region in &self.spec.regions {
+            // What remains of it, the next start removes.
+            let _ = postgres::clear_unfinished(&self.postgres_data(region));
+        }
         // So that nobody takes it for a laboratory that runs.
         let _ = fs::remove_file(self.layout.lab_file());
         super::control::remove(&self.layout);

@@ -24,6 +24,19 @@ impl Layout {
         Ok(Self { root })
     }
 
+    /// Makes the directory and that of the logs.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make(dir: &Path) -> io::Result<Self> {
+        // Passable, so that Postgres' user can come to its data; what must be kept from others is
+        // closed in itself.
+        make_dir(dir, 0o711)?;
+        let layout = Self::new(dir)?;
+        make_dir(&layout.logs(), 0o700)?;
+        Ok(layout)
+    }
+
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root

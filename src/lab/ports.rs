@@ -19,6 +19,8 @@ const RELAYS_FROM: u16 = 9701;
 /// below what operating systems give to outgoing connections.
 const FREE_FROM: u16 = 14_000;
 const FREE_BLOCKS: u16 = 160;
+/// Enough to recognise what is in the way: another laboratory has them all.
+const TAKEN_SHOWN_MAX: usize = 6;
 
 /// The three listeners of an API process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +59,11 @@ impl Ports {
         };
         let taken = ports.taken();
         if !taken.is_empty() {
+            let more = taken.len().saturating_sub(TAKEN_SHOWN_MAX);
+            let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
             bail!(
-                "{}; stop what uses {}, or take other ports with --port-base N",
-                taken.join(", "),
-                if taken.len() == 1 { "it" } else { "them" }
+                "not every port is free:\n  {}{more}\nstop what uses them, or take other ports with --port-base N",
+                taken[..taken.len().min(TAKEN_SHOWN_MAX)].join("\n  "),
             );
         }
         Ok(ports)

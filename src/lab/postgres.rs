@@ -298,15 +298,25 @@ pub enum Role {
 
 /// Removes a data directory, so that a crash midway leaves none under its name.
 pub fn discard(data: &Path) -> std::io::Result<()> {
-    let partial = partial(data);
+    clear_unfinished(data)?;
     if data.exists() {
-        let _ = fs::remove_dir_all(&partial);
-        fs::rename(data, &partial)?;
+        fs::rename(data, partial(data))?;
     }
-    match fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    clear_unfinished(data)
+}
+
+/// Removes what the making of a data directory left when it was broken off.
+pub fn clear_unfinished(data: &Path) -> std::io::Result<()> {
+    let absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    for removed in [fs::remove_dir_all(partial(data)), fs::remove_file(password_file(data))] {
+        removed.or_else(|error| if absent(&error) { Ok(()) } else { Err(error) })?;
     }
+    Ok(())
+}
+
+/// Where `initdb` reads the superuser's password.
+pub fn password_file(data: &Path) -> std::path::PathBuf {
+    data.with_extension("password")
 }
 
 /// The name that a data directory has until it is whole.

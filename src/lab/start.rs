@@ -127,7 +127,7 @@ async fn start_databases(lab: &Inner) -> anyhow::Result<()> {
     let regions = &lab.spec.regions;
     for region in regions {
         // What a run before did not finish.
-        let _ = fs::remove_dir_all(postgres::partial(&lab.postgres_data(region)));
+        postgres::clear_unfinished(&lab.postgres_data(region))?;
     }
     let role = |region: &Region| postgres::kept(&lab.postgres_data(region));
     let kept_primary = regions.iter().find(|region| role(region) == Some(Role::Primary));
@@ -171,7 +171,7 @@ async fn start_databases(lab: &Inner) -> anyhow::Result<()> {
 async fn initialise(lab: &Inner, region: &Region) -> anyhow::Result<()> {
     lab.spec.progress.tell(Step::Doing(&format!("{region}: making a Postgres primary")));
     let data = lab.postgres_data(region);
-    let password_file = data.with_extension("password");
+    let password_file = postgres::password_file(&data);
     write_private(&password_file, lab.secrets.superuser.as_bytes())?;
     Account::give(lab.account, &password_file)?;
     let partial = postgres::partial(&data);

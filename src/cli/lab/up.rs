@@ -171,10 +171,8 @@ async fn supervise(spec: Spec, ready: impl FnOnce(&LabFile)) -> anyhow::Result<(
 async fn detach(dir: &Path) -> anyhow::Result<()> {
     let started_at = SystemClock.monotonic();
     let mut stops = Stops::new()?;
-    let layout = Layout::new(dir)?;
+    let layout = Layout::make(dir).with_context(|| dir.display().to_string())?;
     let log = layout.supervisor_log();
-    let parent = log.parent().context("a log without a directory")?;
-    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     let errors = fs::File::create(&log).with_context(|| log.display().to_string())?;
     let mut command = Command::new(std::env::current_exe().context("which program is this?")?);
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
