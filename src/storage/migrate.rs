@@ -176,3 +176,84 @@ pub async fn schema_standing(pool: &PgPool) -> Result<SchemaStanding, StorageErr
     }
     Ok(SchemaStanding::Current)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::global::testing;
+
+    fn region() -> Region {
+        "us-east-1".parse().unwrap()
+    }
+
+    fn op() -> Op {
+        testing::op(Duration::from_secs(30))
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn an_empty_database_is_brought_up_to_date_once(pool: PgPool) {
+        let config = testing::config(&pool);
+        let want = MIGRATOR.iter().map(|migration| migration.version).max().unwrap();
+        let standing = schema_standing(&pool).await.unwrap();
+        assert_eq!(standing, SchemaStanding::Old { have: None, want });
+        let all = MIGRATOR.iter().count();
+        let outcome = run(&config, &region(), &op()).await.unwrap();
+        assert_eq!(outcome, MigrateOutcome::Applied(all));
+        assert_eq!(schema_standing(&pool).await.unwrap(), SchemaStanding::Current);
+        // The serving roles can ask, too.
+        let global = crate::storage::Global::connect(&config).unwrap();
+        assert_eq!(global.schema_standing().await.unwrap(), SchemaStanding::Current);
+        let elsewhere = "eu-west-1".parse().unwrap();
+        let again = run(&config, &elsewhere, &op()).await.unwrap();
+        assert_eq!(again, MigrateOutcome::UpToDate);
+        let history = global.position().await.unwrap().history;
+        assert_eq!(history.starts().len(), 1);
+        assert_eq!(history.current().region, region());
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn two_at_a_time_take_turns(pool: PgPool) {
+        let config = testing::config(&pool);
+        let (region, first, second) = (region(), op(), op());
+        let outcomes = tokio::join!(run(&config, &region, &first), run(&config, &region, &second));
+        let mut outcomes = [outcomes.0.unwrap(), outcomes.1.unwrap()];
+        outcomes.sort_by_key(|outcome| *outcome == MigrateOutcome::UpToDate);
+        let all = MigrateOutcome::Applied(MIGRATOR.iter().count());
+        assert_eq!(outcomes, [all, MigrateOutcome::UpToDate]);
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn gives_up_at_the_deadline_when_another_holds_the_lock(pool: PgPool) {
+        let mut holder = pool.acquire().await.unwrap();
+        let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK);
+        lock.execute(&mut *holder).await.unwrap();
+        let op = testing::op(Duration::from_millis(600));
+        let failed = run(&testing::config(&pool), &region(), &op).await;
+        assert!(matches!(failed, Err(MigrateFailure::Locked)), "{failed:?}");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_schema_is_old_when_it_lacks_one_migration_and_newer_when_it_has_more(pool: PgPool) {
+        let sql = |sql: &'static str| sqlx::raw_sql(sql).execute(&pool);
+        let foreign =
+            "INSERT INTO _sqlx_migrations SELECT 99990101000000, 'later', now(), true, '', 0";
+        sql(foreign).await.unwrap();
+        assert_eq!(schema_standing(&pool).await.unwrap(), SchemaStanding::Newer);
+        let config = testing::config(&pool);
+        let outcome = run(&config, &region(), &op()).await.unwrap();
+        assert_eq!(outcome, MigrateOutcome::UpToDate);
+        sql("DELETE FROM _sqlx_migrations WHERE version = \
+             (SELECT version FROM _sqlx_migrations ORDER BY version LIMIT 1 OFFSET 3)")
+        .await
+        .unwrap();
+        let standing = schema_standing(&pool).await.unwrap();
+        assert!(matches!(standing, SchemaStanding::Old { have: Some(_), .. }), "{standing:?}");
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn needs_the_owners_address(pool: PgPool) {
+        let config = DatabaseConfig { owner_url: None, ..testing::config(&pool) };
+        let failed = run(&config, &region(), &op()).await;
+        assert!(matches!(failed, Err(MigrateFailure::NoOwner)), "{failed:?}");
+    }
+}

@@ -172,23 +172,22 @@ impl HotReads {
         parameters: &[&(dyn ToSql + Sync)],
         op: &Op,
     ) -> Result<Row, StorageError> {
-        match self.attempt(statement, parameters, op).await {
-            Err(error) if error.is_recovery_conflict() => {
-                self.attempt(statement, parameters, op).await
+        match self.attempt(statement, parameters, op).await? {
+            Ok(row) => Ok(row),
+            Err(StorageError::RecoveryConflict(_) | StorageError::Unavailable(_)) => {
+                self.attempt(statement, parameters, op).await?
             }
-            Err(StorageError::Unavailable(_)) if self.lost() => {
-                self.attempt(statement, parameters, op).await
-            }
-            outcome => outcome,
+            Err(error) => Err(error),
         }
     }
 
+    /// The outer error: no connection. The inner one: what the statement came to on it.
     async fn attempt(
         &self,
         statement: fn(&Live) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
         op: &Op,
-    ) -> Result<Row, StorageError> {
+    ) -> Result<Result<Row, StorageError>, StorageError> {
         let live = match self.live() {
             Some(live) => live,
             None => match tokio::time::timeout(op.remaining(), self.connect()).await {
@@ -203,20 +202,19 @@ impl HotReads {
                 // It neither answered nor ended the statement: whatever is sent here waits too.
                 self.forget(&live);
             }
-            return Err(StorageError::Timeout);
+            return Ok(Err(StorageError::Timeout));
         };
-        outcome?.ok_or(NO_EPOCH)
+        let row = outcome.map_err(StorageError::from).and_then(|row| row.ok_or(NO_EPOCH));
+        if matches!(row, Err(StorageError::Unavailable(_))) {
+            // Dead, or told by the server that it is about to be.
+            self.forget(&live);
+        }
+        Ok(row)
     }
 
     fn live(&self) -> Option<Arc<Live>> {
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
         live.as_ref().filter(|live| !live.client.is_closed()).cloned()
-    }
-
-    /// Whether there was a connection and it is dead.
-    fn lost(&self) -> bool {
-        let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.as_ref().is_some_and(|live| live.client.is_closed())
     }
 
     fn forget(&self, hung: &Arc<Live>) {
@@ -284,3 +282,6 @@ where
         let _ = connection.await;
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,3 +189,69 @@ fn stored_epoch(table: &'static str, epoch: i64) -> Result<Epoch, StorageError> 
 
 /// What a statement that returns its position gives when there is no first epoch: no Godwit schema.
 const NO_EPOCH: StorageError = StorageError::Corrupt { table: "cluster_epoch", column: "epoch" };
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{self, Fixture},
+        *,
+    };
+    use crate::vocab::Op;
+
+    fn deserted(config: &DatabaseConfig) -> DatabaseConfig {
+        // Bound, then let go: nobody listens there.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url: SecretString = format!("postgres://godwit@127.0.0.1:{port}/godwit").into();
+        DatabaseConfig { url: url.clone(), read_url: url, acquire_ms_max: 200, ..config.clone() }
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn starts_without_its_database_and_is_unavailable_within_its_bound(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let global = Global::connect(&deserted(&at.config)).unwrap();
+        let guard = testing::op(Duration::from_secs(8));
+        let unavailable = |error: StorageError| {
+            assert!(matches!(error, StorageError::Unavailable(_)), "{error:?}");
+        };
+        unavailable(global.ping().await.unwrap_err());
+        unavailable(global.position().await.unwrap_err());
+        unavailable(tenants::find_by_name(&global, "x").await.unwrap_err());
+        unavailable(WriteTx::open(&global, Epoch::FIRST, &at.op).await.unwrap_err());
+        assert!(!guard.remaining().is_zero());
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_write_waits_for_a_connection_no_longer_than_its_deadline(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let held = [at.begin().await, at.begin().await, at.begin().await];
+        assert_eq!(at.global.pools()[0].used, 3);
+        let op: Op = testing::op(Duration::from_millis(100));
+        let refused = WriteTx::open(&at.global, Epoch::FIRST, &op).await;
+        assert!(matches!(refused, Err(StorageError::Timeout)), "{refused:?}");
+        drop(held);
+        at.begin().await.commit().await.unwrap();
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_read_that_replay_cancelled_is_tried_once_more(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let attempts = std::cell::Cell::new(0);
+        let cancelled = || {
+            attempts.set(attempts.get() + 1);
+            let raise = "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$";
+            sqlx::raw_sql(raise).execute(&at.pool)
+        };
+        let failed = at.global.read(cancelled).await.unwrap_err();
+        assert!(failed.is_recovery_conflict() && attempts.get() == 2, "{failed:?}");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_slow_statement_ends_by_the_servers_clock(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let config = DatabaseConfig { statement_ms_max: 100, ..at.config.clone() };
+        let global = Global::connect(&config).unwrap();
+        let slow = || sqlx::raw_sql("SELECT pg_sleep(20)").execute(&global.read);
+        let ended = global.read(slow).await.unwrap_err();
+        assert!(matches!(ended, StorageError::Timeout), "{ended:?}");
+    }
+}

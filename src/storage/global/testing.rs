@@ -25,7 +25,7 @@ pub(in crate::storage) fn config(pool: &PgPool) -> DatabaseConfig {
     let url = pool.connect_options().to_url_lossy();
     let with_role = |role: &str| {
         let mut url = url.clone();
-        url.query_pairs_mut().append_pair("options", &format!("-c role={role}"));
+        url.query_pairs_mut().append_pair("options", &format!("-crole={role}"));
         url.to_string()
     };
     let settings = serde_json::json!({

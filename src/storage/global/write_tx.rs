@@ -280,5 +280,4 @@ pub(super) async fn refuse_lazy_commit(connection: &mut PgConnection) -> Result<
 }
 
 #[cfg(test)]
-#[path = "write_tx_tests.rs"]
 mod tests;

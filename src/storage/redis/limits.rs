@@ -86,3 +86,88 @@ pub async fn take(
     let (granted, remaining, reset_ms, retry_ms) = redis.bounded(op.remaining(), answer).await?;
     Ok(Taken { granted, remaining, reset_ms, retry_ms })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        storage::redis::testing::{Server, connect},
+        vocab::OpKind,
+    };
+    use deadpool_redis::redis;
+    use std::time::Duration;
+
+    const BUCKET: Bucket = Bucket { per_second: 10, burst: 20 };
+
+    fn op() -> Op {
+        Op::system(OpKind::Test, Duration::from_secs(20))
+    }
+
+    async fn take_from(redis: &Redis, id: &str, tokens: u32) -> Taken {
+        take(redis, BUCKET, LimitKind::Credential, id, tokens, &op()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn grants_what_there_is_and_says_when_there_is_more() {
+        let server = Server::start().await;
+        let redis = connect(server.port);
+        let first = take_from(&redis, "a", 15).await;
+        assert_eq!((first.granted, first.remaining, first.retry_ms), (15, 5, 0));
+        assert!((1_400..=1_500).contains(&first.reset_ms), "{first:?}");
+        let second = take_from(&redis, "a", 100).await;
+        assert!((5..=15).contains(&second.granted), "{second:?}");
+        assert!(second.remaining == 0 && (1..=100).contains(&second.retry_ms), "{second:?}");
+        // Each id, and each kind, has its own.
+        assert_eq!(take_from(&redis, "b", 20).await.granted, 20);
+        let refused = take(&redis, BUCKET, LimitKind::Refused, "a", 20, &op()).await.unwrap();
+        assert_eq!(refused.granted, 20);
+        assert_eq!(take_from(&redis, "a", 0).await.granted, 0);
+    }
+
+    #[tokio::test]
+    async fn fills_again_with_time_and_never_beyond_the_burst() {
+        let server = Server::start().await;
+        let redis = connect(server.port);
+        assert_eq!(take_from(&redis, "a", 20).await.granted, 20);
+        let guard = op();
+        loop {
+            let looked = take_from(&redis, "a", 0).await;
+            assert!(looked.remaining <= 20);
+            if looked.remaining >= 3 {
+                assert!(looked.reset_ms <= 1_700);
+                break;
+            }
+            assert!(!guard.remaining().is_zero());
+        }
+    }
+
+    #[tokio::test]
+    async fn takers_at_once_get_no_more_than_there_is() {
+        let server = Server::start().await;
+        let bucket = Bucket { per_second: 1, burst: 100 };
+        let takers = (0..8).map(|_| async {
+            let (redis, mut granted) = (connect(server.port), 0);
+            for _ in 0..50 {
+                granted +=
+                    take(&redis, bucket, LimitKind::Address, "a", 1, &op()).await.unwrap().granted;
+            }
+            granted
+        });
+        let guard = op();
+        let granted: u32 = futures_util::future::join_all(takers).await.into_iter().sum();
+        let seconds = u32::try_from(20 - guard.remaining().as_secs()).unwrap();
+        assert!((100..=101 + seconds).contains(&granted), "{granted}");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_forgotten_once_it_is_full() {
+        let server = Server::start().await;
+        let redis = connect(server.port);
+        take_from(&redis, "a", 20).await;
+        let mut connection = redis.connection().await.unwrap();
+        let mut left = redis::cmd("PTTL");
+        let left = left.arg("gw:limit:credential:a");
+        let left_ms: i64 = left.query_async(&mut connection).await.unwrap();
+        assert!((1..=3_000).contains(&left_ms), "{left_ms}");
+    }
+}

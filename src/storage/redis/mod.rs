@@ -94,3 +94,115 @@ impl Redis {
         }
     }
 }
+
+#[cfg(test)]
+pub(in crate::storage) mod testing {
+    use super::Redis;
+    use crate::{
+        config::RedisConfig,
+        vocab::{Op, OpKind},
+    };
+    use std::{process::Stdio, time::Duration};
+    use tokio::process::{Child, Command};
+
+    /// A real server of one's own, in a directory of its own; both end with this value.
+    pub struct Server {
+        pub port: u16,
+        _dir: tempfile::TempDir,
+        child: Child,
+    }
+
+    impl Server {
+        pub async fn start() -> Self {
+            // Somebody else may take the port between our look and the server's: then the next.
+            for _ in 0..5 {
+                let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let port = free.local_addr().unwrap().port();
+                drop(free);
+                if let Some(server) = Self::start_on(port).await {
+                    return server;
+                }
+            }
+            panic!("redis-server does not start");
+        }
+
+        pub async fn start_on(port: u16) -> Option<Self> {
+            let dir = tempfile::tempdir().unwrap();
+            let mut child = Command::new("redis-server")
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+                .arg(port.to_string())
+                .arg("--dir")
+                .arg(dir.path())
+                .stdout(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            let redis = connect(port);
+            let deadline = Op::system(OpKind::Test, Duration::from_secs(10));
+            while redis.ping().await.is_err() {
+                if child.try_wait().unwrap().is_some() || deadline.remaining().is_zero() {
+                    return None;
+                }
+            }
+            Some(Self { port, _dir: dir, child })
+        }
+
+        pub async fn stop(mut self) -> u16 {
+            self.child.kill().await.unwrap();
+            self.port
+        }
+    }
+
+    pub fn connect(port: u16) -> Redis {
+        let url = format!("redis://127.0.0.1:{port}").into();
+        // Generous: what these tests are about is not how fast this machine is.
+        Redis::new(&RedisConfig { url, response_ms_max: 1_000 }).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{Server, connect},
+        *,
+    };
+    use crate::vocab::{Op, OpKind};
+
+    #[tokio::test]
+    async fn is_unavailable_within_its_bound_and_comes_back_by_itself() {
+        let server = Server::start().await;
+        let redis = connect(server.port);
+        redis.ping().await.unwrap();
+        let mut own = redis.connection().await.unwrap();
+        redis::cmd("PING").query_async::<()>(&mut own).await.unwrap();
+        let port = server.stop().await;
+        let guard = Op::system(OpKind::Test, Duration::from_secs(10));
+        for _ in 0..3 {
+            assert!(matches!(redis.ping().await, Err(StorageError::Unavailable(_))));
+            assert!(matches!(redis.connection().await, Err(StorageError::Unavailable(_))));
+        }
+        assert!(!guard.remaining().is_zero());
+        let _server = Server::start_on(port).await.unwrap();
+        while redis.ping().await.is_err() {
+            assert!(!guard.remaining().is_zero(), "does not come back");
+        }
+        redis.connection().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_costs_no_more_than_the_bound() {
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", mute.local_addr().unwrap()).into();
+        let redis = Redis::new(&RedisConfig { url, response_ms_max: 50 }).unwrap();
+        let guard = Op::system(OpKind::Test, Duration::from_secs(2));
+        assert!(matches!(redis.ping().await, Err(StorageError::Unavailable(_))));
+        assert!(matches!(redis.connection().await, Err(StorageError::Unavailable(_))));
+        assert!(!guard.remaining().is_zero());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused_at_the_start() {
+        let url = "http://127.0.0.1".to_owned().into();
+        assert!(Redis::new(&RedisConfig { url, response_ms_max: 50 }).is_err());
+    }
+}

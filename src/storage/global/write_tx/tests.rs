@@ -229,7 +229,7 @@ async fn a_commit_that_ends_on_a_page_boundary_can_be_replayed(pool: PgPool) {
     const PAGE: u64 = 8_192;
     const HEADER: u64 = 24;
     let at = Fixture::new(&pool).await;
-    let deadline = testing::op(Duration::from_secs(60));
+    let deadline = testing::op(Duration::from_mins(1));
     // What a transaction takes beside its padding, learnt from the one before. All is in eights.
     let mut beside = 0;
     loop {
