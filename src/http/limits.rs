@@ -58,7 +58,7 @@ impl Standing {
 }
 
 struct Kind {
-    kind: LimitKind,
+    of: LimitKind,
     label: BucketLabel,
     bucket: Bucket,
     leases: moka::sync::Cache<String, Arc<Lease>>,
@@ -94,7 +94,7 @@ impl Kind {
         let burst = NonZeroU32::new(bucket.burst).unwrap_or(NonZeroU32::MIN);
         let leases = moka::sync::Cache::builder().max_capacity(CALLERS_MAX);
         Self {
-            kind,
+            of: kind,
             label,
             bucket,
             leases: leases.time_to_idle(Duration::from_secs(60)).build(),
@@ -176,7 +176,7 @@ impl Limiter {
         if let Some(standing) = self.spend(kind, &lease) {
             return standing;
         }
-        match limits::take(&self.redis, kind.bucket, kind.kind, &id, kind.chunk(), op).await {
+        match limits::take(&self.redis, kind.bucket, kind.of, &id, kind.chunk(), op).await {
             Ok(taken) => self.refill(kind, &lease, taken),
             Err(error) => {
                 tracing::warn!(error = %error, "rate limits are local while Redis does not answer");

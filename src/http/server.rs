@@ -162,7 +162,7 @@ fn api(config: &mut ServiceConfig, listener: Listener) {
             index += 1;
         }
         let allow = allow.join(", ");
-        config.service(resource.default_service(web::to(move || wrong_method(allow.clone()))));
+        config.service(resource.default_service(web::to(move || std::future::ready(wrong_method(&allow)))));
     }
 }
 
@@ -186,7 +186,7 @@ async fn unknown(_: HttpRequest) -> Result<HttpResponse, Problem> {
     Err(Problem::not_found())
 }
 
-async fn wrong_method(allow: String) -> Result<HttpResponse, Problem> {
+fn wrong_method(allow: &str) -> Result<HttpResponse, Problem> {
     let detail = format!("This path offers {allow}.");
     Err(Problem::new(Kind::MethodNotAllowed, detail).header("allow", allow))
 }

@@ -116,8 +116,7 @@ pub enum Refusal {
 #[must_use]
 pub fn decide(ask: Ask, view: &View) -> Decision {
     match (ask.intent, ask.consistency) {
-        (Intent::Write, _) => at_primary(ask, view),
-        (Intent::Read, Consistency::Strong) => at_primary(ask, view),
+        (Intent::Write, _) | (Intent::Read, Consistency::Strong) => at_primary(ask, view),
         (Intent::Read, Consistency::Eventual) => match view.local {
             Some(_) => Decision::Local,
             None => elsewhere(view),

@@ -61,13 +61,13 @@ pub struct Incoming {
 impl Incoming {
     /// Does the primary say that a request with this key is under way?
     fn is_in_flight(&self) -> bool {
-        let Body::Whole(bytes) = &self.body else {
-            return false;
-        };
         #[derive(serde::Deserialize)]
         struct Problem {
             r#type: String,
         }
+        let Body::Whole(bytes) = &self.body else {
+            return false;
+        };
         self.status == 409
             && serde_json::from_slice::<Problem>(bytes)
                 .is_ok_and(|problem| problem.r#type == "urn:godwit:problem:idempotency-in-flight")

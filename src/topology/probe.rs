@@ -36,7 +36,6 @@ pub fn peer_client(
     routing: &RoutingConfig,
     tls: Option<&PeerTls>,
 ) -> Result<reqwest::Client, ProbeError> {
-    #[expect(clippy::disallowed_methods, reason = "one of the homes of outgoing HTTP")]
     let mut builder = reqwest::Client::builder()
         .http2_prior_knowledge()
         .http2_keep_alive_interval(Duration::from_secs(1))

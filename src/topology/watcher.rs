@@ -71,9 +71,9 @@ impl Loop for WatcherLoop {
             }
             // Settings that point one region at another would send writes astray.
             Ok(report) => {
-                self.failed(format!("this address is {}, not {}", report.region, self.peer))
+                self.failed(&format!("this address is {}, not {}", report.region, self.peer))
             }
-            Err(error) => self.failed(chain(&error)),
+            Err(error) => self.failed(&chain(&error)),
         };
         self.topology.publish_peer(&self.peer, self.known.clone());
         self.heard.heard(&self.peer, answered);
@@ -83,8 +83,8 @@ impl Loop for WatcherLoop {
 
 impl WatcherLoop {
     /// Keeps what was last heard, and when: it ages by itself.
-    fn failed(&mut self, reason: String) -> (Tick, bool) {
-        self.known.failure = Some(reason.clone());
+    fn failed(&mut self, reason: &str) -> (Tick, bool) {
+        self.known.failure = Some(reason.to_owned());
         (Tick::Waiting(format!("{}: {reason}", self.peer).into()), false)
     }
 }

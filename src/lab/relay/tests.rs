@@ -93,8 +93,8 @@ async fn a_cut_holds_bytes_ends_and_new_connections_and_healing_delivers_them() 
     second.write_all(b"new").await.unwrap();
     let came = async {
         tokio::select! {
-            _ = first_byte(&accepted) => "a byte came through the cut",
-            _ = first_byte(&client) => "a byte came back through the cut",
+            () = first_byte(&accepted) => "a byte came through the cut",
+            () = first_byte(&client) => "a byte came back through the cut",
             _ = server.accept() => "a connection came through the cut",
         }
     };
