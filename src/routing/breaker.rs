@@ -7,7 +7,7 @@
 use crate::config::BreakerConfig;
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -51,11 +51,37 @@ enum State {
     Open {
         until: Instant,
     },
-    /// `trying` since when, so that a trial that was abandoned does not block the next for ever.
     HalfOpen {
         successes: u32,
-        trying: Option<Instant>,
+        /// A request is under way to find out.
+        trying: bool,
     },
+}
+
+/// One request that was let through. Dropping it without a report says nothing of the peer, and
+/// makes room for the next to try.
+#[derive(Debug)]
+#[must_use = "report how the request ended"]
+pub struct Pass<'a> {
+    breaker: &'a Breaker,
+    trial: bool,
+}
+
+impl Pass<'_> {
+    pub fn report(mut self, now: Instant, outcome: HopOutcome) {
+        self.trial = false;
+        self.breaker.report(now, outcome);
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.trial
+            && let State::HalfOpen { trying, .. } = &mut *self.breaker.state_now()
+        {
+            *trying = false;
+        }
+    }
 }
 
 /// Requests remembered at most; at a high rate the window is shorter than its time.
@@ -67,12 +93,16 @@ impl Breaker {
         Self { config, state: Mutex::new(State::Closed { recent: VecDeque::new() }) }
     }
 
+    fn state_now(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn locked<T>(&self, now: Instant, act: impl FnOnce(&mut State, &BreakerConfig) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state_now();
         if let State::Open { until } = *state
             && now >= until
         {
-            *state = State::HalfOpen { successes: 0, trying: None };
+            *state = State::HalfOpen { successes: 0, trying: false };
         }
         act(&mut state, &self.config)
     }
@@ -87,25 +117,20 @@ impl Breaker {
         })
     }
 
-    /// May a request be sent? While half-open only one may be under way.
-    pub fn admit(&self, now: Instant) -> bool {
-        self.locked(now, |state, config| match state {
-            State::Closed { .. } => true,
-            State::Open { .. } => false,
+    /// Lets a request through, or not. While half-open only one may be under way.
+    pub fn admit(&self, now: Instant) -> Option<Pass<'_>> {
+        let trial = self.locked(now, |state, _| match state {
+            State::Closed { .. } => Some(false),
+            State::Open { .. } | State::HalfOpen { trying: true, .. } => None,
             State::HalfOpen { trying, .. } => {
-                let patience = Duration::from_millis(config.cool_down_ms);
-                let busy =
-                    trying.is_some_and(|since| now.saturating_duration_since(since) < patience);
-                if !busy {
-                    *trying = Some(now);
-                }
-                !busy
+                *trying = true;
+                Some(true)
             }
-        })
+        })?;
+        Some(Pass { breaker: self, trial })
     }
 
-    /// Every admitted request must be reported.
-    pub fn report(&self, now: Instant, outcome: HopOutcome) {
+    fn report(&self, now: Instant, outcome: HopOutcome) {
         self.locked(now, |state, config| {
             let opened = State::Open { until: now + Duration::from_millis(config.cool_down_ms) };
             match (&mut *state, outcome) {
@@ -116,7 +141,7 @@ impl Breaker {
                     }
                 }
                 (State::HalfOpen { successes, trying }, HopOutcome::Answered) => {
-                    *trying = None;
+                    *trying = false;
                     *successes += 1;
                     if *successes >= config.successes_to_close {
                         *state = State::Closed { recent: VecDeque::new() };
@@ -133,7 +158,7 @@ impl Breaker {
     pub fn probe_answered(&self, now: Instant) {
         self.locked(now, |state, _| {
             if matches!(state, State::Open { .. }) {
-                *state = State::HalfOpen { successes: 0, trying: None };
+                *state = State::HalfOpen { successes: 0, trying: false };
             }
         });
     }
@@ -168,8 +193,8 @@ mod tests {
     }
     fn fail(breaker: &Breaker, clock: &ManualClock, times: usize) {
         for _ in 0..times {
-            assert!(breaker.admit(clock.monotonic()));
-            breaker.report(clock.monotonic(), HopOutcome::Failed);
+            let pass = breaker.admit(clock.monotonic()).expect("let through");
+            pass.report(clock.monotonic(), HopOutcome::Failed);
         }
     }
 
@@ -180,7 +205,7 @@ mod tests {
         assert_eq!(breaker.state(clock.monotonic()), BreakerState::Closed);
         fail(&breaker, &clock, 1);
         assert_eq!(breaker.state(clock.monotonic()), BreakerState::Open);
-        assert!(!breaker.admit(clock.monotonic()));
+        assert!(breaker.admit(clock.monotonic()).is_none());
     }
 
     #[test]
@@ -202,9 +227,9 @@ mod tests {
         fail(&breaker, &clock, 5);
         clock.advance(Duration::from_secs(30));
         for left in (0..3).rev() {
-            assert!(breaker.admit(clock.monotonic()));
-            assert!(!breaker.admit(clock.monotonic()), "two at once");
-            breaker.report(clock.monotonic(), HopOutcome::Answered);
+            let trial = breaker.admit(clock.monotonic()).expect("a trial");
+            assert!(breaker.admit(clock.monotonic()).is_none(), "two at once");
+            trial.report(clock.monotonic(), HopOutcome::Answered);
             let closed = breaker.state(clock.monotonic()) == BreakerState::Closed;
             assert_eq!(closed, left == 0);
         }
@@ -218,9 +243,10 @@ mod tests {
         fail(&breaker, &clock, 1);
         assert_eq!(breaker.state(clock.monotonic()), BreakerState::Open);
         clock.advance(Duration::from_secs(30));
-        assert!(breaker.admit(clock.monotonic()));
-        clock.advance(Duration::from_secs(30));
-        assert!(breaker.admit(clock.monotonic()));
+        let abandoned = breaker.admit(clock.monotonic()).expect("a trial");
+        assert!(breaker.admit(clock.monotonic()).is_none(), "two at once");
+        drop(abandoned);
+        assert!(breaker.admit(clock.monotonic()).is_some());
     }
 
     #[test]
@@ -229,6 +255,6 @@ mod tests {
         fail(&breaker, &clock, 5);
         breaker.probe_answered(clock.monotonic());
         assert_eq!(breaker.state(clock.monotonic()), BreakerState::HalfOpen);
-        assert!(breaker.admit(clock.monotonic()));
+        assert!(breaker.admit(clock.monotonic()).is_some());
     }
 }

@@ -59,6 +59,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Does this status tell of the attempt it answers only, and not of the write? It may then
+    /// have been carried out by an attempt before.
+    const fn is_of_this_attempt(&self) -> bool {
+        matches!(self.status, 408 | 421 | 500..=599)
+    }
+
     /// Does the primary say that a request with this key is under way?
     fn is_in_flight(&self) -> bool {
         #[derive(serde::Deserialize)]
@@ -170,19 +176,23 @@ impl Forwarder {
         let peer = self.peers.get(to).ok_or_else(|| ForwardError::UnknownPeer(to.clone()))?;
         let digest = envelope::body_digest(&request.body);
         let read = matches!(request.method.as_str(), "GET" | "HEAD");
-        let mut maybe_sent = false;
+        // Why an attempt failed that may have been carried out.
+        let mut maybe_done: Option<HopError> = None;
         let mut attempt = 1;
         loop {
             let began = op.clock.monotonic();
-            if !peer.breaker.admit(began) {
+            let Some(pass) = peer.breaker.admit(began) else {
                 peer.metrics.forwarded(ForwardOutcome::Refused, None);
-                return Err(ForwardError::BreakerOpen(to.clone()));
-            }
+                return Err(match maybe_done {
+                    Some(source) => ForwardError::Unknown { peer: to.clone(), source },
+                    None => ForwardError::BreakerOpen(to.clone()),
+                });
+            };
             let sealed = self.seal(to, epoch, request, &digest, op);
             let result = attempt_once(peer, request, &sealed, patience(op, attempt)).await;
             let ended = op.clock.monotonic();
             let outcome = if result.is_ok() { HopOutcome::Answered } else { HopOutcome::Failed };
-            peer.breaker.report(ended, outcome);
+            pass.report(ended, outcome);
             let counted = match &result {
                 Ok(_) => ForwardOutcome::Answered,
                 Err(error) if error.is_timeout() => ForwardOutcome::TimedOut,
@@ -199,19 +209,27 @@ impl Forwarder {
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                Ok(incoming) => return Ok(incoming),
+                Ok(incoming) => match maybe_done {
+                    Some(source) if incoming.is_of_this_attempt() => {
+                        return Err(ForwardError::Unknown { peer: to.clone(), source });
+                    }
+                    _ => return Ok(incoming),
+                },
                 Err(error) => error,
             };
-            maybe_sent |= !error.is_connect();
-            let repeatable = read || request.key.is_some() || !maybe_sent;
+            let sent = !error.is_connect();
+            let repeatable = read || request.key.is_some() || !sent;
             let pause = Duration::from_millis(50 * u64::from(attempt) + rng::below(&*op.rng, 50));
             if attempt == ATTEMPTS_MAX || !repeatable || op.remaining() <= pause * 2 {
                 let (peer, source) = (to.clone(), HopError(error));
-                return Err(if maybe_sent && !read {
+                return Err(if !read && (sent || maybe_done.is_some()) {
                     ForwardError::Unknown { peer, source }
                 } else {
                     ForwardError::NoAnswer { peer, source }
                 });
+            }
+            if sent && !read {
+                maybe_done = Some(HopError(error));
             }
             attempt += 1;
             tokio::time::sleep(pause).await;
