@@ -10,7 +10,7 @@ use crate::{
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
     routing::forward::Forwarder,
-    storage::{Global, redis::Redis},
+    storage::{Global, migrate::SchemaStanding, redis::Redis},
     telemetry::{Metrics, Telemetry},
     topology::{
         Topology,
@@ -78,8 +78,9 @@ impl Process {
     /// Starts the loops and serves until the process is told to stop, then drains.
     ///
     /// # Errors
-    /// When a listener fails, or a task panicked.
+    /// When the schema lacks what this program needs, a listener fails, or a task panicked.
     pub async fn run(self) -> anyhow::Result<()> {
+        refuse_old_schema(&self.app).await?;
         start_loops(&self.app)?;
         let handles = self.servers.handles();
         let draining = self.lifecycle.draining().clone();
@@ -96,6 +97,22 @@ impl Process {
         served.context("a listener failed")?;
         anyhow::ensure!(!self.lifecycle.has_failed(), "a task panicked; the log has it");
         Ok(())
+    }
+}
+
+/// A database that does not answer is no reason not to start: readiness waits for it, and for its
+/// schema. One that answers with an old schema would fail request after request.
+async fn refuse_old_schema(app: &App) -> anyhow::Result<()> {
+    match app.global.schema_standing().await {
+        Ok(SchemaStanding::Old { have, want }) => {
+            let have = have.map_or_else(|| "none".to_owned(), |have| have.to_string());
+            anyhow::bail!(
+                "the schema of {} is too old (its newest migration is {have}, {want} is needed): run \
+                 `godwit migrate` on the primary and wait until it has been replicated here",
+                app.region,
+            )
+        }
+        Ok(SchemaStanding::Current | SchemaStanding::Newer) | Err(_) => Ok(()),
     }
 }
 

@@ -162,7 +162,9 @@ fn api(config: &mut ServiceConfig, listener: Listener) {
             index += 1;
         }
         let allow = allow.join(", ");
-        config.service(resource.default_service(web::to(move || std::future::ready(wrong_method(&allow)))));
+        config.service(
+            resource.default_service(web::to(move || std::future::ready(wrong_method(&allow)))),
+        );
     }
 }
 

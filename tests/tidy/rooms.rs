@@ -53,7 +53,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("topology", &["vocab", "config", "telemetry", "storage", "loops"]),
     ("routing", &["vocab", "config", "telemetry", "topology"]),
     ("identity", &["vocab", "config", "telemetry", "storage"]),
-    ("domain", &["vocab", "config", "telemetry", "storage"]),
+    ("domain", &["vocab", "config", "telemetry", "storage", "loops"]),
     ("queue", &["vocab", "config", "telemetry", "storage", "loops", "topology", "routing"]),
     ("changes", &["vocab", "config", "telemetry", "storage", "loops"]),
     ("failover", &["vocab", "config", "telemetry", "storage", "topology"]),
