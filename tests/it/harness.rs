@@ -1,0 +1,323 @@
+//! Laboratories for tests: started when first asked for, brought down whatever happens.
+
+use crate::client::Caller;
+use anyhow::{Context as _, bail, ensure};
+use futures_util::FutureExt as _;
+use godwit::{
+    lab::{self, Lab, LabFile, Layout, PortPlan, RegionFacts, Spec},
+    vocab::{Clock as _, Region, SystemClock},
+};
+use libtest_mimic::Failed;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore},
+};
+
+pub const US: &str = "us-east-1";
+pub const EU: &str = "eu-west-1";
+pub const AP: &str = "ap-south-1";
+pub const REGIONS: [&str; 3] = [US, EU, AP];
+
+/// Long enough for anything on a machine that has other things to do.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Laboratories of their own at once. Starting one keeps a core busy.
+const OWN_AT_ONCE: usize = 2;
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(4).enable_all().build().expect("a runtime")
+});
+static SHARED: tokio::sync::Mutex<Option<Arc<Cluster>>> = tokio::sync::Mutex::const_new(None);
+static OWN: Semaphore = Semaphore::const_new(OWN_AT_ONCE);
+static QUIET: RwLock<()> = RwLock::const_new(());
+/// Every directory that a laboratory of this run was given.
+static DIRS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Before any test: what a killed run left is stopped and removed, and signals are heard.
+pub fn begin() {
+    rustls::crypto::ring::default_provider().install_default().expect("the first provider");
+    RUNTIME.block_on(clear_leftovers());
+    RUNTIME.spawn(async {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [mut a, mut b, mut c] = kinds.map(|kind| signal(kind).expect("a signal handler"));
+        tokio::select! { _ = a.recv() => {}, _ = b.recv() => {}, _ = c.recv() => {} }
+        sweep_all().await;
+        std::process::exit(130);
+    });
+}
+
+/// Runs one test to its end. Others may run beside it, unless it holds [`Quiet`].
+pub fn run(test: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
+    RUNTIME.block_on(test).map_err(|error| format!("{error:?}").into())
+}
+
+/// After all tests: stops the shared laboratory, and fails when a process of it logged an error
+/// that no test had announced.
+pub fn end(failed: bool) -> Result<(), Failed> {
+    let outcome = RUNTIME.block_on(async {
+        let shared = SHARED.lock().await.take();
+        let outcome = match shared {
+            None => Ok(()),
+            Some(shared) => match Arc::into_inner(shared) {
+                Some(cluster) => cluster.close(!failed).await,
+                None => Err(anyhow::anyhow!("a test still holds the shared laboratory")),
+            },
+        };
+        // Nothing is left to stop unless the above went wrong.
+        sweep_all().await;
+        outcome
+    });
+    outcome.map_err(|error| format!("{error:?}").into())
+}
+
+/// The laboratory that tests share: three regions at their real distances.
+pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
+    let mut shared = SHARED.lock().await;
+    if let Some(cluster) = &*shared {
+        return Ok(Arc::clone(cluster));
+    }
+    let cluster = Arc::new(Cluster::start("shared", |_| {}).await?);
+    *shared = Some(Arc::clone(&cluster));
+    Ok(cluster)
+}
+
+/// Gives `test` a laboratory of its own, made as `shape` changes it, and brings it down after,
+/// whether the test ends, fails or panics.
+pub async fn own(
+    name: &str,
+    shape: impl FnOnce(&mut Spec),
+    test: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let _turn = OWN.acquire().await?;
+    let cluster = Cluster::start(name, shape).await?;
+    let done = AssertUnwindSafe(test(&cluster)).catch_unwind().await;
+    let closed = cluster.close(matches!(done, Ok(Ok(())))).await;
+    match done {
+        Ok(done) => done.and(closed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Nothing else that takes part in it runs at the same time. A test that measures time takes
+/// [`Quiet::alone`]; one that keeps the machine busy takes [`Quiet::among_others`].
+#[expect(dead_code, reason = "held, never read")]
+pub enum Quiet {
+    Alone(RwLockWriteGuard<'static, ()>),
+    AmongOthers(RwLockReadGuard<'static, ()>),
+}
+
+impl Quiet {
+    pub async fn alone() -> Self {
+        Self::Alone(QUIET.write().await)
+    }
+    pub async fn among_others() -> Self {
+        Self::AmongOthers(QUIET.read().await)
+    }
+}
+
+/// A laboratory under test. `lab` makes the faults.
+pub struct Cluster {
+    pub lab: Lab,
+    layout: Layout,
+    /// As they were when it came up; [`Lab::facts`] knows the processes of now.
+    pub facts: LabFile,
+    announced: Mutex<Vec<String>>,
+    http: reqwest::Client,
+}
+
+/// A second tenant, and a key of it.
+pub struct Tenant {
+    pub name: String,
+    pub caller: Caller,
+}
+
+impl Cluster {
+    async fn start(name: &str, shape: impl FnOnce(&mut Spec)) -> anyhow::Result<Self> {
+        let dir = runs_dir().join(format!("{}-{name}", std::process::id()));
+        DIRS.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
+        let mut spec = Spec::new(dir.clone(), env!("CARGO_BIN_EXE_godwit").into(), search_path());
+        spec.ports = PortPlan::Free;
+        shape(&mut spec);
+        let lab = lab::up(spec).await.with_context(|| format!("laboratory `{name}`"))?;
+        let facts = lab.facts().context("a laboratory that is up has no facts")?;
+        let layout = Layout::new(&dir)?;
+        let http = crate::client::http()?;
+        Ok(Self { lab, layout, facts, announced: Mutex::default(), http })
+    }
+
+    /// Stops it, judges its logs and removes it; the logs stay when the tests were not `sound`.
+    async fn close(self, sound: bool) -> anyhow::Result<()> {
+        let Self { lab, layout, announced, .. } = self;
+        lab.down().await?;
+        let announced = announced.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let errors = error_lines(&layout, &announced)?;
+        if sound && errors.is_empty() {
+            lab::purge(&layout)?;
+            return Ok(());
+        }
+        if let Ok(data) = fs::canonicalize(layout.data()) {
+            fs::remove_dir_all(data)?;
+        }
+        eprintln!("the laboratory's logs are in {}", layout.logs().display());
+        ensure!(errors.is_empty(), "unannounced in the log:\n{}", errors.join("\n"));
+        Ok(())
+    }
+
+    /// Tells that ERROR lines with this text are part of a test.
+    pub fn announce(&self, text: impl Into<String>) {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// Of the tenant `demo`, with all scopes and a fresh session.
+    pub fn caller(&self) -> Caller {
+        self.caller_with(self.facts.tenant.as_ref().map(|tenant| tenant.api_key.clone()))
+    }
+
+    /// With this key, or none.
+    pub fn caller_with(&self, key: Option<String>) -> Caller {
+        let base =
+            |(name, facts): (&Region, &RegionFacts)| (name.to_string(), facts.public.clone());
+        let bases: BTreeMap<_, _> = self.facts.regions.iter().map(base).collect();
+        Caller::new(self.http.clone(), bases, key)
+    }
+
+    pub fn region(&self, name: &str) -> &RegionFacts {
+        &self.facts.regions[&region(name)]
+    }
+
+    /// A new tenant with a key of all scopes, by the commands that a user would give.
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<Tenant> {
+        self.command(&["tenant", "create", name]).await?;
+        let key = self.key(name, "read,write,admin", 1).await?;
+        Ok(Tenant { name: name.to_owned(), caller: self.caller_with(Some(key)) })
+    }
+
+    /// A new key of a tenant.
+    pub async fn key(&self, tenant: &str, scopes: &str, days: u32) -> anyhow::Result<String> {
+        let days = days.to_string();
+        let what = ["key", "create", "--tenant", tenant, "--name", "test", "--scopes", scopes];
+        let printed = self.command(&[&what[..], &["--days", &days]].concat()).await?;
+        Ok(printed["key"].as_str().context("`key create` printed no key")?.to_owned())
+    }
+
+    /// Runs a command of `godwit` on this laboratory and returns the JSON it prints.
+    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_godwit"));
+        command.args(arguments).args(["--output", "json", "--lab"]).arg(self.layout.root());
+        let output = command.kill_on_drop(true).output().await?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("godwit {} ended with {}: {said}", arguments.join(" "), output.status);
+        }
+        serde_json::from_slice(&output.stdout).context("what the command printed")
+    }
+
+    /// The log lines of a region's first API process so far, as JSON.
+    pub fn log(&self, region: &str) -> anyhow::Result<Vec<Value>> {
+        let path = self.layout.logs().join(format!("{region}-api.log"));
+        let text = fs::read_to_string(path)?;
+        // The last line may still be on its way.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
+    }
+}
+
+pub fn region(name: &str) -> Region {
+    name.parse().expect("a region's name")
+}
+
+/// Waits until `check` says yes, and at the deadline tells what it said last.
+pub async fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut check: impl AsyncFnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    let until = SystemClock.monotonic() + deadline;
+    let mut turns = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        turns.tick().await;
+        match check().await {
+            Ok(found) => return Ok(found),
+            Err(last) if SystemClock.monotonic() > until => {
+                bail!("not within {deadline:?}: {what}; last: {last}")
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn runs_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("it")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where Postgres and Redis are is the machine's to say"
+)]
+fn search_path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// ERROR lines, and lines that are none of ours, as a panic before logging would leave.
+fn error_lines(layout: &Layout, announced: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(layout.logs())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.contains("-api") {
+            continue;
+        }
+        let text = fs::read(&path)?;
+        let text = String::from_utf8_lossy(&text);
+        let bad = |line: &&str| match serde_json::from_str::<Value>(line) {
+            Ok(line) => line["level"] == "ERROR",
+            // A process that was killed leaves half a line.
+            Err(_) => !line.starts_with('{') && !line.is_empty(),
+        };
+        let unlisted = |line: &&str| !announced.iter().any(|text| line.contains(text));
+        found.extend(
+            text.lines().filter(bad).filter(unlisted).map(|line| format!("{name}: {line}")),
+        );
+    }
+    Ok(found)
+}
+
+/// Stops whatever runs of this run's laboratories, without asking them.
+async fn sweep_all() {
+    let dirs = DIRS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for dir in dirs {
+        let Ok(layout) = Layout::new(&dir) else { continue };
+        // One that is just starting may start one more process.
+        while lab::sweep(&layout).await > 0 {}
+    }
+}
+
+/// Stops and removes what a run that was killed has left.
+async fn clear_leftovers() {
+    for entry in fs::read_dir(runs_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.split_once('-').and_then(|(pid, _)| pid.parse().ok());
+        let alive = pid.is_some_and(|pid| {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok()
+        });
+        if alive {
+            continue;
+        }
+        if let Ok(layout) = Layout::new(&entry.path()) {
+            lab::sweep(&layout).await;
+            // What stays takes room and nothing else.
+            let _ = lab::purge(&layout);
+        }
+    }
+}
