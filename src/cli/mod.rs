@@ -5,12 +5,14 @@
 //! decides anything: it asks the room whose work it is.
 
 mod client;
+mod doctor;
 mod import;
 mod key;
 mod lab;
 mod migrate;
 mod output;
 mod serve;
+mod status;
 mod target;
 mod tenant;
 
@@ -30,11 +32,13 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Doctor(doctor::Doctor),
     Import(import::Import),
     Key(key::Key),
     Lab(lab::Lab),
     Migrate(migrate::Migrate),
     Serve(serve::Serve),
+    Status(status::Status),
     Tenant(tenant::Tenant),
 }
 
@@ -45,11 +49,13 @@ impl Cli {
         // Refused only when one is installed already, which would be the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let done = match self.command {
+            Command::Doctor(doctor) => doctor.run(),
             Command::Import(import) => import.run(),
             Command::Key(key) => key.run(),
             Command::Lab(lab) => lab.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Serve(serve) => serve.run(),
+            Command::Status(status) => status.run(),
             Command::Tenant(tenant) => tenant.run(),
         };
         match done {

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Where a region's internal listener answers about the topology.
 pub const PATH: &str = "/internal/v1/topology";
 
+/// What regions speak to each other with: [`peer_client`] makes one.
+pub type PeerClient = reqwest::Client;
+
 /// A report is a few kilobytes; more is not from a peer of ours.
 const REPORT_BYTES_MAX: usize = 1024 * 1024;
 
