@@ -31,16 +31,14 @@ pub struct Process {
     lifecycle: Lifecycle,
 }
 
-/// Builds the application and binds its listeners. Connects to nothing yet: a process starts
-/// whatever is down.
+/// Builds the application, binds its listeners and listens for the signals that end it. Connects
+/// to nothing yet: a process starts whatever is down. Must be called on a runtime.
 ///
 /// # Errors
 /// When an address cannot be used or a certificate cannot be read.
-pub fn build(
-    config: Config,
-    telemetry: Telemetry,
-    lifecycle: Lifecycle,
-) -> anyhow::Result<Process> {
+pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
+    let lifecycle = Lifecycle::new();
+    lifecycle.watch_signals().context("signals")?;
     let clock: SharedClock = Arc::new(SystemClock);
     let rng: SharedRng = Arc::new(SystemRng);
     let metrics = Arc::new(Metrics::new(&config.region, &telemetry));

@@ -1,7 +1,6 @@
 //! `godwit serve`: one region's process.
 
-use crate::{assembly, config::Config, lifecycle::Lifecycle, telemetry};
-use anyhow::Context as _;
+use crate::{assembly, config::Config, telemetry};
 use std::path::PathBuf;
 
 /// Serve one region: the API, the internal listener for the other regions, metrics and probes.
@@ -22,9 +21,7 @@ impl Serve {
         let guard = telemetry::init(&config.telemetry, &config.region, telemetry::Format::Json)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
-            let lifecycle = Lifecycle::new();
-            lifecycle.watch_signals().context("signals")?;
-            let process = assembly::build(config, guard.telemetry(), lifecycle)?;
+            let process = assembly::build(config, guard.telemetry())?;
             tracing::info!(region = %process.app.region, process = %process.app.process, "serving");
             process.run().await
         })

@@ -16,7 +16,7 @@ pub trait Heard: Send + Sync + 'static {
 pub struct WatcherLoop {
     peer: Region,
     base: String,
-    client: reqwest::Client,
+    client: probe::PeerClient,
     patience: Duration,
     topology: Topology,
     heard: Arc<dyn Heard>,
@@ -28,7 +28,7 @@ impl WatcherLoop {
     pub fn new(
         peer: Region,
         config: &Config,
-        client: reqwest::Client,
+        client: probe::PeerClient,
         topology: Topology,
         heard: Arc<dyn Heard>,
     ) -> Self {
