@@ -211,3 +211,67 @@ fn mutual_tls(files: &InternalTls) -> Result<ServerConfig, ServerError> {
         .with_single_cert(chain, key)
         .map_err(bad)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{PeerTls, RoutingConfig},
+        topology::probe::peer_client,
+    };
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use std::path::{Path, PathBuf};
+
+    /// An authority, and what it signed for one region.
+    fn authority(dir: &Path, name: &str) -> (PathBuf, PeerTls, InternalTls) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let file = |part: &str, text: String| {
+            let path = dir.join(format!("{name}-{part}.pem"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let root = file("root", issuer.pem());
+        let leaf = file("leaf", certificate.pem());
+        let secret = file("key", key.serialize_pem());
+        let both = file("both", format!("{}{}", certificate.pem(), key.serialize_pem()));
+        let peer = PeerTls { identity: both, authority: root.clone() };
+        let internal = InternalTls { certificate: leaf, key: secret, authority: root.clone() };
+        (root, peer, internal)
+    }
+
+    #[actix_web::test]
+    async fn the_internal_listener_lets_in_only_who_its_authority_signed() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let (root, ours, internal) = authority(dir.path(), "ours");
+        let (_, theirs, _) = authority(dir.path(), "theirs");
+        let server = HttpServer::new(|| Actix::new().route("/", web::get().to(HttpResponse::Ok)))
+            .workers(1)
+            .disable_signals()
+            .bind_rustls_0_23("127.0.0.1:0", mutual_tls(&internal).unwrap())
+            .unwrap();
+        let url = format!("https://localhost:{}/", server.addrs()[0].port());
+        let server = server.run();
+        let handle = server.handle();
+        let asking = async {
+            let routing = RoutingConfig::default();
+            // Trusts our authority, but shows what another has signed.
+            let stranger = PeerTls { identity: theirs.identity, authority: root };
+            let mut answers = Vec::new();
+            for tls in [&ours, &stranger] {
+                let client = peer_client(&routing, Some(tls)).unwrap();
+                answers.push(client.get(&url).send().await.ok().map(|answer| answer.status().as_u16()));
+            }
+            handle.stop(false).await;
+            answers
+        };
+        let (answers, served) = tokio::join!(asking, server);
+        served.unwrap();
+        assert_eq!(answers, [Some(200), None]);
+    }
+}
