@@ -149,7 +149,7 @@ async fn down(dir: &std::path::Path, purge: bool) -> anyhow::Result<()> {
     let give_up_at = SystemClock.monotonic() + DOWN_PATIENCE;
     let mut asked = false;
     let lock = loop {
-        match lab::unattended(&layout) {
+        match lab::lock(&layout) {
             Ok(lock) => break lock,
             Err(error) if SystemClock.monotonic() > give_up_at => {
                 bail!("it does not go down within {DOWN_PATIENCE:?}: {error:#}")

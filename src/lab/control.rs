@@ -1,9 +1,10 @@
 //! How commands speak to a laboratory that runs: one line of JSON each way, on a socket.
 
 use super::{
-    laboratory::{Inner, Status},
+    laboratory::Inner,
     layout::{Layout, write_private},
     spec::{Severing, Target},
+    status::Status,
 };
 use crate::vocab::Region;
 use anyhow::{Context as _, bail};
@@ -168,7 +169,7 @@ async fn perform(lab: &Inner, request: Request) -> anyhow::Result<()> {
             lab.down_asked.cancel();
             Ok(())
         }
-        Request::Kill { target } => lab.kill(&target),
+        Request::Kill { target } => lab.kill(&target).await,
         Request::Start { target } => lab.restart(&target).await,
         Request::Pause { target } => lab.pause(&target),
         Request::Resume { target } => lab.resume(&target),

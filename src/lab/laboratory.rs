@@ -4,27 +4,24 @@ use super::{
     account::{self, Account},
     api,
     child::{Child, Notice, Nursery},
-    file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts},
+    file::{LabFile, TenantFacts},
     layout::{Layout, make_dir, write_private},
-    links::{LinkFacts, LinkId, Links},
+    links::{LinkId, Links},
+    lock,
     ports::Ports,
-    postgres, processes, redis,
+    postgres, processes,
     secrets::Secrets,
     spec::{Part, Severing, Spec, Step, Target},
+    status::Status,
     tools::Tools,
 };
 use crate::vocab::{Epoch, Region, SharedClock, SystemClock};
 use anyhow::{Context as _, bail};
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::signal::Signal,
-};
-use serde::{Deserialize, Serialize};
+use nix::{fcntl::Flock, sys::signal::Signal};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{Read as _, Seek as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
@@ -35,7 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const API_GRACE: Duration = Duration::from_secs(4);
 const POSTGRES_GRACE: Duration = Duration::from_secs(8);
 const REDIS_GRACE: Duration = Duration::from_secs(2);
-const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
 
 /// A laboratory, starting, running or going down. Dropping it kills all of it; [`Lab::down`] lets
 /// it end well.
@@ -64,7 +60,7 @@ pub(super) struct Inner {
     pub reign: OnceLock<(Epoch, Region)>,
     pub tenant: OnceLock<TenantFacts>,
     /// Set once `lab.json` may tell of a laboratory that is up.
-    up: OnceLock<()>,
+    pub up: OnceLock<()>,
     /// One writer of `lab.json` at a time.
     writing: Mutex<()>,
     /// One `start` at a time.
@@ -79,33 +75,6 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// What `lab status` prints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    pub dir: PathBuf,
-    pub supervisor: u32,
-    pub primary: Option<Region>,
-    pub regions: BTreeMap<Region, BTreeMap<String, PartFacts>>,
-    pub links: Vec<LinkFacts>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartFacts {
-    pub state: PartState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<i32>,
-    /// Where it listens.
-    pub port: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PartState {
-    Running,
-    Paused,
-    Dead,
-}
-
 impl Lab {
     /// Takes the directory and the ports, finds the programs, stops what an earlier supervisor
     /// left, and opens the links. Nothing else runs yet.
@@ -117,9 +86,9 @@ impl Lab {
         let tools = Tools::find(&spec)?;
         let account = Account::choose()?;
         let layout = Layout::make(&spec.dir).with_context(|| spec.dir.display().to_string())?;
-        let lock = lock(&layout)?;
+        let lock = lock::lock(&layout)?;
         let data = account::place_data(&layout, account)?;
-        sweep(&layout).await;
+        lock::sweep(&layout).await;
         let ports = Ports::take(spec.ports, &spec.regions, spec.processes.get())?;
         make_dir(&layout.regions(), 0o700)?;
         let secrets = Secrets::of(&layout)?;
@@ -186,12 +155,12 @@ impl Lab {
         self.inner.down_asked.cancelled().await;
     }
 
-    /// SIGKILL.
+    /// SIGKILL; returns when they are dead.
     ///
     /// # Errors
     /// When there is no such part.
-    pub fn kill(&self, target: &Target) -> anyhow::Result<()> {
-        self.inner.kill(target)
+    pub async fn kill(&self, target: &Target) -> anyhow::Result<()> {
+        self.inner.kill(target).await
     }
 
     /// Starts what is dead of the target and waits until it answers.
@@ -279,56 +248,6 @@ async fn watch(lab: Weak<Inner>, mut ends: mpsc::Receiver<Notice>) {
     }
 }
 
-fn lock(layout: &Layout) -> anyhow::Result<Flock<File>> {
-    let path = layout.lock();
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            write!(&mut *lock, "{}", std::process::id())?;
-            Ok(lock)
-        }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            bail!(
-                "a laboratory already runs in {} (process {pid}): `godwit lab down`, or take another --dir",
-                layout.root().display()
-            )
-        }
-        Err((_, error)) => Err(error).with_context(|| path.display().to_string()),
-    }
-}
-
-/// Stops what an earlier supervisor, killed, left running. Returns how many there were.
-pub async fn sweep(layout: &Layout) -> usize {
-    let data = fs::canonicalize(layout.data()).unwrap_or_else(|_| layout.data());
-    let dirs: [&Path; 2] = [layout.root(), &data];
-    let found = processes::leftovers(&dirs);
-    found.iter().for_each(processes::ask_to_stop);
-    let gone = async {
-        while !processes::leftovers(&dirs).is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    if tokio::time::timeout(LEFTOVER_GRACE, gone).await.is_err() {
-        for process in processes::leftovers(&dirs) {
-            processes::destroy(process.pid);
-        }
-    }
-    found.len()
-}
-
-/// Takes the lock of a laboratory that nobody supervises, or says who does.
-///
-/// # Errors
-/// When a supervisor has it.
-pub fn unattended(layout: &Layout) -> anyhow::Result<impl Sized> {
-    lock(layout)
-}
-
 impl Drop for Lab {
     fn drop(&mut self) {
         self.inner.kill_all();
@@ -343,7 +262,7 @@ impl Inner {
     fn parts(&self) -> MutexGuard<'_, BTreeMap<(Region, Part), Arc<Child>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn paused(&self) -> MutexGuard<'_, BTreeSet<(Region, Part)>> {
+    pub fn paused(&self) -> MutexGuard<'_, BTreeSet<(Region, Part)>> {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn errands(&self) -> MutexGuard<'_, Vec<Arc<Child>>> {
@@ -426,7 +345,11 @@ impl Inner {
         Ok(hit)
     }
 
-    fn each(&self, target: &Target, mut act: impl FnMut(Part, i32, &Child)) -> anyhow::Result<()> {
+    fn each(
+        &self,
+        target: &Target,
+        mut act: impl FnMut(Part, i32, &Arc<Child>),
+    ) -> anyhow::Result<()> {
         for part in self.aimed_at(target)? {
             if let Some(child) = self.running(&target.region, part)
                 && let Some(pid) = child.running()
@@ -437,8 +360,16 @@ impl Inner {
         Ok(())
     }
 
-    pub fn kill(&self, target: &Target) -> anyhow::Result<()> {
-        self.each(target, |_, _, child| child.kill())
+    pub async fn kill(&self, target: &Target) -> anyhow::Result<()> {
+        let mut killed = Vec::new();
+        self.each(target, |_, _, child| {
+            child.kill();
+            killed.push(Arc::clone(child));
+        })?;
+        for child in killed {
+            child.end().await;
+        }
+        self.write_file()
     }
     pub fn pause(&self, target: &Target) -> anyhow::Result<()> {
         self.each(target, |part, pid, _| {
@@ -497,77 +428,6 @@ impl Inner {
         }
         let _ = fs::remove_file(self.layout.lab_file());
         super::control::remove(&self.layout);
-    }
-
-    pub fn status(&self) -> Status {
-        let paused = self.paused().clone();
-        let facts = |region: &Region, part: Part, port: u16| {
-            let pid = self.running(region, part).and_then(|child| child.running());
-            let state = match pid {
-                None => PartState::Dead,
-                Some(_) if paused.contains(&(region.clone(), part)) => PartState::Paused,
-                Some(_) => PartState::Running,
-            };
-            (part.to_string(), PartFacts { state, pid, port })
-        };
-        let region = |(region, ports): (&Region, &super::ports::RegionPorts)| {
-            let mut parts = BTreeMap::from([
-                facts(region, Part::Postgres, ports.postgres),
-                facts(region, Part::Redis, ports.redis),
-            ]);
-            if !self.spec.bare {
-                let apis = (1..).map(Part::Api).zip(&ports.apis);
-                parts.extend(apis.map(|(part, api)| facts(region, part, api.public)));
-            }
-            (region.clone(), parts)
-        };
-        Status {
-            dir: self.layout.root().to_owned(),
-            supervisor: std::process::id(),
-            primary: self.reign.get().map(|(_, primary)| primary.clone()),
-            regions: self.ports.regions.iter().map(region).collect(),
-            links: self.links.facts(),
-        }
-    }
-
-    pub fn facts(&self) -> Option<LabFile> {
-        self.up.get()?;
-        let (epoch, primary) = self.reign.get()?;
-        let pid = |region: &Region, part| {
-            let running = self.running(region, part)?.running()?;
-            u32::try_from(running).ok()
-        };
-        let region = |(region, ports): (&Region, &super::ports::RegionPorts)| {
-            let more = (2..).zip(ports.apis.iter().skip(1)).map(|(number, api)| MoreApi {
-                public: api::base_url(api.public),
-                internal: api::base_url(api.internal),
-                ops: api::base_url(api.ops),
-                pid: pid(region, Part::Api(number)),
-            });
-            let first = ports.apis.first()?;
-            let facts = RegionFacts {
-                public: api::base_url(first.public),
-                internal: api::base_url(first.internal),
-                ops: api::base_url(first.ops),
-                global_db: postgres::superuser_url(&self.secrets, ports.postgres),
-                redis: redis::url(&self.secrets.redis, ports.redis),
-                pids: Pids {
-                    api: pid(region, Part::Api(1)),
-                    postgres: pid(region, Part::Postgres),
-                    redis: pid(region, Part::Redis),
-                },
-                more: more.collect(),
-            };
-            Some((region.clone(), facts))
-        };
-        Some(LabFile {
-            epoch: *epoch,
-            primary: primary.clone(),
-            durability: "async".into(),
-            wan: self.spec.wan.word().into(),
-            tenant: self.tenant.get().cloned(),
-            regions: self.ports.regions.iter().filter_map(region).collect(),
-        })
     }
 
     /// Writes `lab.json`, once there is something to tell.

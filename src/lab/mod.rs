@@ -24,6 +24,7 @@ mod file;
 mod laboratory;
 mod layout;
 mod links;
+mod lock;
 mod ports;
 mod postgres;
 mod processes;
@@ -32,16 +33,19 @@ pub mod relay;
 mod secrets;
 mod spec;
 mod start;
+mod status;
 mod tools;
 
 pub use account::purge;
 pub use child::tail;
 pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
-pub use laboratory::{Lab, PartFacts, PartState, Status, sweep, unattended};
+pub use laboratory::Lab;
 pub use layout::Layout;
 pub use links::{Kind, LinkFacts};
+pub use lock::{lock, sweep};
 pub use relay::{Direction, LinkState};
 pub use spec::{Part, PortPlan, Progress, Severing, Spec, Step, Target, Wan, known_regions};
+pub use status::{PartFacts, PartState, Status};
 
 /// Brings a laboratory up. Cancelling it, or dropping what it returns, kills everything.
 ///

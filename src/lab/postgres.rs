@@ -119,8 +119,12 @@ fn settings(instance: &Instance) -> String {
             slot(region)
         )
     });
+    // After a crash Postgres syncs its files one by one, a thousand of them. Linux can sync all at
+    // once.
+    let recover =
+        if cfg!(target_os = "linux") { "recovery_init_sync_method = syncfs\n" } else { "" };
     format!(
-        "{follow}\
+        "{follow}{recover}\
          cluster_name = '{region}'\n\
          listen_addresses = '127.0.0.1'\n\
          port = {port}\n\
@@ -294,6 +298,18 @@ pub fn kept(data: &Path) -> Option<Role> {
 pub enum Role {
     Primary,
     Replica,
+}
+
+/// Whether the server `pid` has written beside its data that it accepts connections, or what else.
+/// Asking the server itself would fork a process and write a line of log each time.
+pub fn accepts(data: &Path, pid: i32) -> Result<(), String> {
+    let state = fs::read_to_string(data.join("postmaster.pid")).map_err(|e| e.to_string())?;
+    let lines: Vec<&str> = state.lines().map(str::trim).collect();
+    match (lines.first(), lines.get(7)) {
+        (Some(first), _) if *first != pid.to_string() => Err("not started".into()),
+        (_, Some(&"ready")) => Ok(()),
+        (_, other) => Err(other.unwrap_or(&"starting").to_string()),
+    }
 }
 
 /// Removes a data directory, so that a crash midway leaves none under its name.

@@ -120,6 +120,10 @@ async fn start_apis(lab: &Inner, region: &Region) -> anyhow::Result<()> {
 fn godwit(lab: &Inner, arguments: &[&str]) -> Command {
     let mut command = Command::new(&lab.spec.binary);
     command.args(arguments).current_dir(lab.layout.root());
+    if arguments.first() != Some(&"serve") {
+        // Beside three regions that start, a connection can take its time.
+        command.env("GODWIT__DATABASE__ACQUIRE_MS_MAX", "30000");
+    }
     command
 }
 
@@ -220,7 +224,9 @@ fn configure(
 /// A session as soon as the instance accepts one.
 async fn open(lab: &Inner, region: &Region, child: &Child) -> anyhow::Result<Session> {
     let port = lab.ports.of(region)?.postgres;
+    let data = &lab.postgres_data(region);
     let open = || async move {
+        postgres::accepts(data, child.running().unwrap_or(0))?;
         let opened = Session::open(&lab.secrets, port, "postgres").await;
         opened.map_err(|error| format!("{error:#}"))
     };
