@@ -30,8 +30,8 @@ def wrk(url, script, seconds, expect, **settings):
         sys.exit(f"bench: {url} gave other answers than {expect}: {bad.group(0)}\n{text}")
     return {
         "per_second": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
-        "p50_ms": milliseconds(re.search(r"50%\s+(\S+)", text).group(1)),
-        "p99_ms": milliseconds(re.search(r"99%\s+(\S+)", text).group(1)),
+        "p50_ms": milliseconds(re.search(r"(?m)^\s+50%\s+(\S+)", text).group(1)),
+        "p99_ms": milliseconds(re.search(r"(?m)^\s+99%\s+(\S+)", text).group(1)),
     }
 
 
