@@ -185,12 +185,14 @@ fn peer(asked: &Asked, own: &Region) -> Check {
     let what = if asked.region == *own { "this region" } else { "region" };
     let name = format!("{what} {}", asked.region);
     match &asked.answer {
-        Ok(report) => {
-            let role =
-                report.role.map_or_else(|| "role unknown".to_owned(), |role| role.to_string());
-            let ms = asked.took.as_millis();
-            Check::passed(name, format!("{role}, answers in {ms} ms"))
-        }
+        Ok(report) => match report.role {
+            Some(role) => {
+                Check::passed(name, format!("{role}, answers in {} ms", asked.took.as_millis()))
+            }
+            None => {
+                Check { name, ok: false, detail: "answers, but its database does not".to_owned() }
+            }
+        },
         Err(failure) => Check { name, ok: false, detail: failure.clone() },
     }
 }

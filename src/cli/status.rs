@@ -157,9 +157,16 @@ pub(super) async fn ask_all(
     patience: Duration,
 ) -> Vec<Asked> {
     let ask = async |endpoint: &Endpoint| {
-        let started = SystemClock.monotonic();
-        let answer = probe::ask(client, &endpoint.url, patience).await;
-        let took = SystemClock.monotonic().saturating_duration_since(started);
+        let timed = async || {
+            let started = SystemClock.monotonic();
+            let answer = probe::ask(client, &endpoint.url, patience).await;
+            (answer, SystemClock.monotonic().saturating_duration_since(started))
+        };
+        // The first also opens the connection; the second tells the round trip.
+        let (answer, took) = match timed().await {
+            (Ok(_), _) => timed().await,
+            failed => failed,
+        };
         let answer = answer.map_err(why).and_then(|report| {
             if report.region == endpoint.region {
                 Ok(report)

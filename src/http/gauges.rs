@@ -33,7 +33,7 @@ fn refresh(app: &App) {
         let label = match pool.pool {
             "write" => Pool::Write,
             "read" => Pool::Read,
-            _ => continue,
+            _ => Pool::Watch,
         };
         app.metrics.set_pool(label, pool.idle.into(), pool.used.into());
     }

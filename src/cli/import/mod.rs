@@ -96,8 +96,9 @@ impl To {
     fn connect(&self) -> anyhow::Result<ApiClient> {
         let misused = |text: &str| Misused(text.to_owned());
         if let Some(url) = &self.url {
-            let key =
-                self.key.clone().ok_or_else(|| misused("--url needs --key, or GODWIT_KEY"))?;
+            // An empty variable is an unset one.
+            let key = self.key.clone().filter(|key| !key.is_empty());
+            let key = key.ok_or_else(|| misused("--url needs --key, or GODWIT_KEY"))?;
             return ApiClient::new(url, key.into());
         }
         let dir = self.lab.clone().unwrap_or_else(|| DEFAULT_LAB.into());

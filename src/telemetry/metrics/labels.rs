@@ -61,7 +61,7 @@ label!(
 );
 label!(
     /// Which connections.
-    Pool("pool") { Read = "read", Write = "write", Pipelined = "pipelined" }
+    Pool("pool") { Read = "read", Write = "write", Watch = "watch" }
 );
 label!(
     PoolState("state") { Idle = "idle", Busy = "busy" }
