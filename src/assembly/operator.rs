@@ -1,6 +1,6 @@
 //! What an operator does with the settings in hand, where there is no API yet to ask: the first
-//! tenants and keys. It writes through the same transactions as everyone else, as the writer's role,
-//! on the primary's database.
+//! tenants and keys. It writes through the same transactions as everyone else, as the writer's
+//! role, on the primary's database.
 
 use crate::{
     config::Config,

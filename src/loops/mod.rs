@@ -1,9 +1,9 @@
 //! Background work as loops: each pass looks at the current state and does one bounded, idempotent
 //! piece of it, so that a pass may be cut off anywhere and simply run again.
 //!
-//! A loop decides what to do; the driver decides when. It owns the interval and its jitter, wake-ups
-//! ([`Activator`]), cancellation, the time limit of a pass, restarts after a panic, metrics, and the
-//! status that operators see. A loop does not sleep, retry or spawn.
+//! A loop decides what to do; the driver decides when. It owns the interval and its jitter,
+//! wake-ups ([`Activator`]), cancellation, the time limit of a pass, restarts after a panic,
+//! metrics, and the status that operators see. A loop does not sleep, retry or spawn.
 //!
 //! When what a loop depends on is gone, its pass says [`Tick::Waiting`] with a reason and the next
 //! pass looks again. A panic costs the loop its state, never the process.
@@ -98,8 +98,8 @@ impl Loops {
         Self { lifecycle, metrics, clock, rng, board: Arc::default() }
     }
 
-    /// Starts a loop, its first pass at once. `make` gives its state, and a fresh one after a panic.
-    /// It stops when the process drains, in the middle of a pass if need be.
+    /// Starts a loop, its first pass at once. `make` gives its state, and a fresh one after a
+    /// panic. It stops when the process drains, in the middle of a pass if need be.
     pub fn start<L: Loop>(
         &self,
         schedule: Schedule,

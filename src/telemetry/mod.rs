@@ -1,9 +1,9 @@
 //! Telemetry: logs, traces and every metric, declared in one place each.
 //!
-//! What it promises: nothing here blocks a request. Log lines and spans go into bounded queues; what
-//! does not fit, because standard output or the collector is slow or gone, is dropped and counted
-//! (`godwit_log_lines_dropped_total`, `godwit_spans_exported_total{outcome="failed"}`). Lines are
-//! JSON, so that no value can forge another line. Counters start at zero.
+//! What it promises: nothing here blocks a request. Log lines and spans go into bounded queues;
+//! what does not fit, because standard output or the collector is slow or gone, is dropped and
+//! counted (`godwit_log_lines_dropped_total`, `godwit_spans_exported_total{outcome="failed"}`).
+//! Lines are JSON, so that no value can forge another line. Counters start at zero.
 //!
 //! What it refuses: label values from callers. A route is its template, a status one of the
 //! three-digit codes, all else comes from an enum or from the settings.

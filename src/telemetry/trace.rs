@@ -47,8 +47,8 @@ impl TraceContext {
         Self { span_id, ..*self }
     }
 
-    /// A `traceparent` header. `None` when it is not one, and then a new trace begins (section 3.2).
-    /// A later version is read by the parts that version 00 has.
+    /// A `traceparent` header. `None` when it is not one, and then a new trace begins (section
+    /// 3.2). A later version is read by the parts that version 00 has.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let bytes = header.as_bytes();

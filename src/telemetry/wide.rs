@@ -1,7 +1,7 @@
 //! The one wide event of each request.
 //!
-//! It is written in one pass (0.9 microseconds) rather than through a `tracing` event, whose JSON layer
-//! takes 2.5 at this number of fields; filter, queue and outer keys are the same.
+//! It is written in one pass (0.9 microseconds) rather than through a `tracing` event, whose JSON
+//! layer takes 2.5 at this number of fields; filter, queue and outer keys are the same.
 
 use super::TraceContext;
 use crate::vocab::{Actor, Bookmark, Epoch, OpId, Region, TenantId};

@@ -18,8 +18,8 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Sign, digits without zeros at either end, and the exponent of the last digit. Zero has no digits,
-/// no sign and no exponent.
+/// Sign, digits without zeros at either end, and the exponent of the last digit. Zero has no
+/// digits, no sign and no exponent.
 fn decimal(text: &str) -> (bool, String, i64) {
     let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));

@@ -1,8 +1,8 @@
 //! What becomes of one batch, as a pure plan: what to send next, and what each answer means.
 //!
 //! Every row has an id before it is sent, so that it exists once or not at all, however often the
-//! import runs. What an answer leaves in doubt is looked up rather than believed: an answer kept for
-//! the batch's key tells that it was loaded once, not that it is there still.
+//! import runs. What an answer leaves in doubt is looked up rather than believed: an answer kept
+//! for the batch's key tells that it was loaded once, not that it is there still.
 
 use super::{
     rows::{Reason, Refusal, Row},

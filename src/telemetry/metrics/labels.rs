@@ -41,7 +41,13 @@ macro_rules! label {
 
 label!(
     /// How a request was answered; the words of the `Godwit-Route` header, and refusal.
-    Route("decision") { Local = "local", Waited = "waited", Forwarded = "forwarded", Queued = "queued", Refused = "refused" }
+    Route("decision") {
+        Local = "local",
+        Waited = "waited",
+        Forwarded = "forwarded",
+        Queued = "queued",
+        Refused = "refused",
+    }
 );
 label!(
     /// How a wait for a bookmark ended.
@@ -57,7 +63,12 @@ label!(
 );
 label!(
     /// How a hop to a peer ended. `Refused`: the breaker was open, nothing was sent.
-    ForwardOutcome("outcome") { Answered = "answered", Failed = "failed", TimedOut = "timed_out", Refused = "refused" }
+    ForwardOutcome("outcome") {
+        Answered = "answered",
+        Failed = "failed",
+        TimedOut = "timed_out",
+        Refused = "refused",
+    }
 );
 label!(
     /// Which connections.
@@ -71,11 +82,23 @@ label!(
 );
 label!(
     /// Where a session was found.
-    SessionSource("where") { Local = "local", Directory = "directory", Home = "home", Primary = "primary", Nowhere = "nowhere" }
+    SessionSource("where") {
+        Local = "local",
+        Directory = "directory",
+        Home = "home",
+        Primary = "primary",
+        Nowhere = "nowhere",
+    }
 );
 label!(
     /// How a loop's pass ended.
-    TickOutcome("outcome") { Idle = "idle", Worked = "worked", Waiting = "waiting", TimedOut = "timed_out", Panicked = "panicked" }
+    TickOutcome("outcome") {
+        Idle = "idle",
+        Worked = "worked",
+        Waiting = "waiting",
+        TimedOut = "timed_out",
+        Panicked = "panicked",
+    }
 );
 label!(
     SpanOutcome("outcome") { Exported = "exported", Failed = "failed" }

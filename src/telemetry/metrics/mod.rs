@@ -1,5 +1,5 @@
-//! Every metric, in one struct, in a registry of its own. To add one: declare it in [`Metrics`], make
-//! it in [`Metrics::new`], and accept the new list in the test below.
+//! Every metric, in one struct, in a registry of its own. To add one: declare it in [`Metrics`],
+//! make it in [`Metrics::new`], and accept the new list in the test below.
 //!
 //! Observing is an atomic or two: children are resolved once and kept, in an array by label
 //! ([`Counters`]) or in a handle ([`RouteMetrics`], [`PeerMetrics`], [`LoopMetrics`]).
