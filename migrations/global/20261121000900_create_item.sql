@@ -18,7 +18,6 @@ CREATE TABLE item (
             ELSE coalesce(item_search_long(data), ''::tsvector)
         END
     ) STORED,
-    CONSTRAINT item_pkey PRIMARY KEY (tenant_id, collection, id),
     CONSTRAINT item_data_object CHECK (jsonb_typeof(data) = 'object'),
     CONSTRAINT item_version_positive CHECK (version > 0 AND epoch > 0)
 );

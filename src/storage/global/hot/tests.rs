@@ -113,3 +113,24 @@ async fn a_database_that_does_not_answer_costs_no_more_than_the_deadline(pool: P
     assert!(matches!(refused, Err(StorageError::Timeout)), "{refused:?}");
     assert!(!guard.remaining().is_zero());
 }
+
+/// A wrong index is not slow while tests are small, so the plan itself is looked at. Without
+/// statistics, as after a bulk load, every index that begins alike looks alike.
+#[sqlx::test(migrations = "migrations/global")]
+async fn an_item_is_found_by_its_primary_key_before_there_are_statistics(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let tenant = at.scope.tenant().as_uuid();
+    let mut session = pool.acquire().await.unwrap();
+    let fill = format!(
+        "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+         SELECT '{tenant}', 'books', gen_random_uuid(), 1, 1, '{{}}', now(), now()
+         FROM generate_series(1, 3000);
+         SET plan_cache_mode = force_generic_plan;
+         PREPARE hot (uuid, text, uuid) AS {ITEM}"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut *session).await.unwrap();
+    let explain = format!("EXPLAIN EXECUTE hot ('{tenant}', 'books', '{tenant}')");
+    let plan: Vec<String> =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *session).await.unwrap();
+    assert!(plan.iter().any(|line| line.contains("using item_pkey on item")), "{plan:#?}");
+}
