@@ -1,7 +1,7 @@
 -- The mark of a deleted item. An id created again goes on from the deleted version, so that an old
 -- If-Match cannot fit the new item. Purged by age.
 CREATE TABLE item_tombstone (
-    tenant_id uuid NOT NULL CONSTRAINT item_tombstone_tenant_fkey REFERENCES tenant (id),
+    tenant_id uuid NOT NULL,
     collection text NOT NULL,
     id uuid NOT NULL,
     epoch bigint NOT NULL,

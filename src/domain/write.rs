@@ -117,7 +117,7 @@ pub async fn write_once<T>(
 ) -> Result<Committed, WriteError> {
     match attempt(context, &work, &render).await {
         Err(WriteError::Storage(StorageError::Conflict(constraint)))
-            if constraint.is_journal_key() =>
+            if constraint.is_race() =>
         {
             attempt(context, &work, &render).await
         }

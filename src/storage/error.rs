@@ -53,16 +53,13 @@ pub enum Constraint {
 }
 
 /// Constraint names, as in `migrations/global/`, to what they mean.
-const CONSTRAINTS: [(&str, Constraint); 9] = [
+const CONSTRAINTS: [(&str, Constraint); 6] = [
     ("tenant_name_key", Constraint::TenantName),
     ("api_key_secret_hash_key", Constraint::ApiKeySecret),
     ("write_journal_pkey", Constraint::JournalKey),
     ("item_pkey", Constraint::ItemId),
     ("item_tombstone_pkey", Constraint::ItemId),
     ("api_key_tenant_fkey", Constraint::Tenant),
-    ("item_tenant_fkey", Constraint::Tenant),
-    ("item_tombstone_tenant_fkey", Constraint::Tenant),
-    ("write_journal_tenant_fkey", Constraint::Tenant),
 ];
 
 /// How a transaction's end failed.
@@ -78,10 +75,11 @@ pub enum CommitError {
 }
 
 impl Constraint {
-    /// Whether a twin of this very write has committed meanwhile.
+    /// Whether another write got in between our look and our write: the whole of it, begun again,
+    /// sees what that one left.
     #[must_use]
-    pub const fn is_journal_key(self) -> bool {
-        matches!(self, Self::JournalKey)
+    pub const fn is_race(self) -> bool {
+        matches!(self, Self::JournalKey | Self::ItemId)
     }
 }
 
@@ -112,7 +110,7 @@ impl StorageError {
             "57014" | "55P03" => Self::Timeout,
             // NUL or a bad escape in JSON, bad UTF-8, not JSON, a number out of range, nested too
             // deep, a document or a search vector too big.
-            "22P05" | "22P02" | "22021" | "22003" | "22032" | "54000" | "54001" => {
+            "22P05" | "22P02" | "22021" | "22003" | "22008" | "22032" | "54000" | "54001" => {
                 Self::InvalidData("the request")
             }
             // Shutting down, crashed, starting up, out of connections.
