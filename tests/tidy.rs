@@ -64,6 +64,19 @@ fn a_stray_import_is_found_however_it_is_written() {
 }
 
 #[test]
+fn handlers_do_not_ask_where_they_run() {
+    keep(rooms::handlers);
+}
+
+#[test]
+fn a_handler_that_asks_where_it_runs_is_found() {
+    let mistake = "fn f(topology: &crate::topology::Topology) {}";
+    catches(rooms::handlers, "src/http/items/one.rs", "use crate::domain;", mistake, "topology");
+    catches(rooms::handlers, "src/http/writes.rs", "", "use crate::routing::decide;", "routing");
+    assert!(rooms::handlers(&Tree::planted("src/http/gate.rs", mistake)).is_empty());
+}
+
+#[test]
 fn every_module_is_declared_and_has_a_row() {
     keep(rooms::modules);
 }

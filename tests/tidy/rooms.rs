@@ -100,6 +100,23 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
     ),
 ];
 
+/// The files of `http/` that may know where they run. A handler never asks: the gate has decided.
+/// What tells people of the topology itself is in the list too.
+const AWARE: &[&str] = &[
+    "admin/regions",
+    "app",
+    "gate",
+    "gauges",
+    "headers",
+    "health",
+    "hop",
+    "internal",
+    "problem",
+    "request",
+    "routes",
+    "server",
+];
+
 /// What `std::env` tells that is not a setting.
 const PROCESS_FACTS: &[&str] =
     &["current_exe", "args", "args_os", "temp_dir", "current_dir", "consts", "split_paths"];
@@ -113,6 +130,24 @@ pub fn imports(tree: &Tree) -> Vec<String> {
         for to in references(path, text) {
             if to != from && !allowed.contains(&to.as_str()) {
                 complaints.push(format!("{path}: room `{from}` may not import `{to}`"));
+            }
+        }
+    }
+    complaints
+}
+
+pub fn handlers(tree: &Tree) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.source() {
+        let Some(inside) = path.strip_prefix("src/http/") else { continue };
+        let name = inside.strip_suffix(".rs").unwrap_or(inside);
+        let aware = |file: &&str| name == *file || name.starts_with(&format!("{file}/"));
+        if AWARE.iter().any(aware) {
+            continue;
+        }
+        for to in references(path, text) {
+            if to == "topology" || to == "routing" {
+                complaints.push(format!("{path}: a handler never asks where it runs: `{to}`"));
             }
         }
     }
