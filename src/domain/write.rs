@@ -116,9 +116,7 @@ pub async fn write_once<T>(
     render: impl Fn(&T) -> Answer,
 ) -> Result<Committed, WriteError> {
     match attempt(context, &work, &render).await {
-        Err(WriteError::Storage(StorageError::Conflict(constraint)))
-            if constraint.is_race() =>
-        {
+        Err(WriteError::Storage(StorageError::Conflict(constraint))) if constraint.is_race() => {
             attempt(context, &work, &render).await
         }
         result => result,

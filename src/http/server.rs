@@ -265,7 +265,9 @@ mod tests {
             let mut answers = Vec::new();
             for tls in [&ours, &stranger] {
                 let client = peer_client(&routing, Some(tls)).unwrap();
-                answers.push(client.get(&url).send().await.ok().map(|answer| answer.status().as_u16()));
+                answers.push(
+                    client.get(&url).send().await.ok().map(|answer| answer.status().as_u16()),
+                );
             }
             handle.stop(false).await;
             answers
