@@ -58,8 +58,11 @@ impl Caller {
         Self { bookmark: None, ..self.clone() }
     }
 
-    pub fn base(&self, region: &str) -> &str {
-        &self.bases[region]
+    /// The same, where a region is at another address.
+    pub fn at_base(&self, region: &str, base: &str) -> Self {
+        let mut other = self.clone();
+        other.bases.insert(region.to_owned(), base.to_owned());
+        other
     }
 
     /// A request to one region, with the credential and the bookmark.
@@ -140,7 +143,7 @@ pub fn item(collection: &str, id: &str) -> String {
 }
 
 fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("a header's value")
+    HeaderValue::from_bytes(text.as_bytes()).expect("a header's value")
 }
 
 impl Ask<'_> {

@@ -1,6 +1,6 @@
 //! Laboratories for tests: started when first asked for, brought down whatever happens.
 
-use crate::client::Caller;
+use crate::{client::Caller, collector::Collector};
 use anyhow::{Context as _, bail, ensure};
 use futures_util::FutureExt as _;
 use godwit::{
@@ -20,7 +20,7 @@ use std::{
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
-    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore},
+    sync::{RwLock, Semaphore},
 };
 
 pub const US: &str = "us-east-1";
@@ -40,7 +40,10 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 static SHARED: tokio::sync::Mutex<Option<Arc<Cluster>>> = tokio::sync::Mutex::const_new(None);
 static OWN: Semaphore = Semaphore::const_new(OWN_AT_ONCE);
+/// Held alone by a test that measures time, by all others together.
 static QUIET: RwLock<()> = RwLock::const_new(());
+/// Held by a test that keeps the shared laboratory busy all by itself.
+static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Every directory that a laboratory of this run was given.
 static DIRS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -57,9 +60,20 @@ pub fn begin() {
     });
 }
 
-/// Runs one test to its end. Others may run beside it, unless it holds [`Quiet`].
+/// Runs one test to its end, beside others.
 pub fn run(test: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
-    RUNTIME.block_on(test).map_err(|error| format!("{error:?}").into())
+    RUNTIME.block_on(async {
+        let _others = QUIET.read().await;
+        test.await.map_err(|error| format!("{error:#}").into())
+    })
+}
+
+/// Runs one test that measures time, beside nothing else.
+pub fn run_alone(test: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
+    RUNTIME.block_on(async {
+        let _quiet = QUIET.write().await;
+        test.await.map_err(|error| format!("{error:#}").into())
+    })
 }
 
 /// After all tests: stops the shared laboratory, and fails when a process of it logged an error
@@ -78,7 +92,7 @@ pub fn end(failed: bool) -> Result<(), Failed> {
         sweep_all().await;
         outcome
     });
-    outcome.map_err(|error| format!("{error:?}").into())
+    outcome.map_err(|error| format!("{error:#}").into())
 }
 
 /// The laboratory that tests share: three regions at their real distances.
@@ -87,7 +101,16 @@ pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
     if let Some(cluster) = &*shared {
         return Ok(Arc::clone(cluster));
     }
-    let cluster = Arc::new(Cluster::start("shared", |_| {}).await?);
+    let collector = Collector::start().await?;
+    // Traces are kept when their caller asks for it, so that only the test of them pays for them.
+    let traces = [
+        ("GODWIT__TELEMETRY__OTLP_ENDPOINT", collector.url()),
+        ("GODWIT__TELEMETRY__SAMPLE_RATIO", "0.0".to_owned()),
+    ];
+    let traces = traces.map(|(name, value)| (name.to_owned(), value));
+    let mut cluster = Cluster::start("shared", |spec| spec.environment.extend(traces)).await?;
+    cluster.collector = Some(collector);
+    let cluster = Arc::new(cluster);
     *shared = Some(Arc::clone(&cluster));
     Ok(cluster)
 }
@@ -109,21 +132,9 @@ pub async fn own(
     }
 }
 
-/// Nothing else that takes part in it runs at the same time. A test that measures time takes
-/// [`Quiet::alone`]; one that keeps the machine busy takes [`Quiet::among_others`].
-#[expect(dead_code, reason = "held, never read")]
-pub enum Quiet {
-    Alone(RwLockWriteGuard<'static, ()>),
-    AmongOthers(RwLockReadGuard<'static, ()>),
-}
-
-impl Quiet {
-    pub async fn alone() -> Self {
-        Self::Alone(QUIET.write().await)
-    }
-    pub async fn among_others() -> Self {
-        Self::AmongOthers(QUIET.read().await)
-    }
+/// A turn at keeping the shared laboratory busy: two at once would test the machine.
+pub async fn busy() -> tokio::sync::MutexGuard<'static, ()> {
+    BUSY.lock().await
 }
 
 /// A laboratory under test. `lab` makes the faults.
@@ -134,6 +145,8 @@ pub struct Cluster {
     pub facts: LabFile,
     announced: Mutex<Vec<String>>,
     http: reqwest::Client,
+    /// Of the shared laboratory: where its traces go.
+    collector: Option<Collector>,
 }
 
 /// A second tenant, and a key of it.
@@ -153,7 +166,7 @@ impl Cluster {
         let facts = lab.facts().context("a laboratory that is up has no facts")?;
         let layout = Layout::new(&dir)?;
         let http = crate::client::http()?;
-        Ok(Self { lab, layout, facts, announced: Mutex::default(), http })
+        Ok(Self { lab, layout, facts, announced: Mutex::default(), http, collector: None })
     }
 
     /// Stops it, judges its logs and removes it; the logs stay when the tests were not `sound`.
@@ -170,7 +183,8 @@ impl Cluster {
             fs::remove_dir_all(data)?;
         }
         eprintln!("the laboratory's logs are in {}", layout.logs().display());
-        ensure!(errors.is_empty(), "unannounced in the log:\n{}", errors.join("\n"));
+        let some = errors.get(..20).unwrap_or(&errors).join("\n");
+        ensure!(errors.is_empty(), "{} lines unannounced in the log:\n{some}", errors.len());
         Ok(())
     }
 
@@ -190,6 +204,10 @@ impl Cluster {
             |(name, facts): (&Region, &RegionFacts)| (name.to_string(), facts.public.clone());
         let bases: BTreeMap<_, _> = self.facts.regions.iter().map(base).collect();
         Caller::new(self.http.clone(), bases, key)
+    }
+
+    pub fn collector(&self) -> anyhow::Result<&Collector> {
+        self.collector.as_ref().context("only the shared laboratory has a collector")
     }
 
     pub fn region(&self, name: &str) -> &RegionFacts {
@@ -231,6 +249,11 @@ impl Cluster {
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
     }
+}
+
+/// Runs in the background for as long as the run does.
+pub fn background(work: impl Future<Output = ()> + Send + 'static) {
+    RUNTIME.spawn(work);
 }
 
 pub fn region(name: &str) -> Region {

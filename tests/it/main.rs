@@ -2,14 +2,22 @@
 //!
 //! One laboratory is shared by every test that does not break it (`harness::shared`); who needs
 //! faults or settings takes one of its own (`harness::own`). Tests run side by side, so each keeps
-//! to a collection or a tenant of its own; one that measures time asks for quiet
-//! (`harness::Quiet`). Whatever happens, Ctrl-C included, no laboratory outlives the run.
+//! to a collection or a tenant of its own; those that measure time come last and run `alone`. Whatever happens, Ctrl-C included, no laboratory outlives the run.
 
-#![expect(dead_code, reason = "what further tests will use")]
-
+mod bad_input;
 mod client;
+mod collector;
+mod consistency;
+mod contention;
+mod credentials;
 mod harness;
-mod smoke;
+mod items;
+mod limits;
+mod lists;
+mod observed;
+mod raw;
+mod sessions;
+mod tenancy;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -19,17 +27,61 @@ const TESTS_AT_ONCE: usize = 4;
 
 /// Names each test as it is called.
 macro_rules! trials {
-    ($($module:ident::{$($name:ident),+ $(,)?})+) => {
+    ($($run:ident $module:ident::{$($name:ident),+ $(,)?})+) => {
         vec![$($(Trial::test(
             concat!(stringify!($module), "::", stringify!($name)),
-            || harness::run($module::$name()),
+            || harness::$run($module::$name()),
         )),+),+]
     };
 }
 
+/// The longest first, so that the short ones fill the gaps.
 fn trials() -> Vec<Trial> {
     trials! {
-        smoke::{every_region_answers}
+        run contention::{sixty_four_clients_lose_no_update}
+        run sessions::{
+            a_session_reads_its_writes_in_every_region_and_never_goes_back,
+            without_the_bookmark_reads_are_stale,
+        }
+        run consistency::{a_delayed_replica_answers_as_it_is_asked}
+        run limits::{a_credential_has_one_bucket_in_a_region}
+        run bad_input::{
+            every_bad_request_is_told_what_is_wrong,
+            what_is_no_request_at_all_is_answered_too,
+            a_slow_body_is_not_waited_for,
+            floods_of_huge_requests_leave_no_trace,
+        }
+        run tenancy::{
+            another_tenants_things_cannot_be_seen_or_changed,
+            every_route_wants_a_credential_with_its_scope,
+            the_internal_listener_serves_no_client,
+        }
+        run credentials::{
+            a_new_key_works_at_once_everywhere_and_an_ended_one_nowhere,
+            a_key_past_its_time_is_refused,
+            a_key_gives_no_more_than_it_has,
+        }
+        run items::{
+            an_item_lives_through_all_its_changes_far_from_the_primary,
+            a_merge_patch_changes_what_it_names,
+            numbers_and_text_come_back_as_they_were,
+            a_batch_is_all_or_nothing,
+            a_repeated_write_has_one_effect,
+            twins_at_the_same_time_have_one_effect,
+        }
+        run lists::{
+            pages_hold_every_item_once_while_others_come,
+            lists_find_and_order_what_they_are_asked_for,
+            collections_are_counted,
+        }
+        run observed::{
+            one_write_over_two_regions_is_one_trace,
+            every_metric_of_the_contract_is_there,
+            each_request_is_one_line,
+            a_refusal_is_told_in_its_line,
+            a_browser_gets_its_bookmark_as_a_cookie,
+        }
+        run_alone sessions::{a_local_read_takes_less_than_two_milliseconds}
     }
 }
 
