@@ -45,9 +45,10 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
     let mut response = match admit(&app, route, &state, &mut request).await {
         Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
-            let answer =
-                hop::carry(&app, &state, request.request(), &to, epoch, bearer, body).await;
-            request.into_response(answer.unwrap_or_else(problem_response))
+            match hop::carry(&app, &state, request.request(), &to, epoch, bearer, body).await {
+                Ok(answer) => request.into_response(answer),
+                Err(problem) => request.error_response(problem),
+            }
         }
         Ok(Admitted { bearer, .. }) => {
             let response = next.call(request).await?;
@@ -55,7 +56,7 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
         }
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
-            request.into_response(problem_response(problem))
+            request.error_response(problem)
         }
     };
     headers::stamp(&app, &state, &mut response);
@@ -75,7 +76,7 @@ pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxB
         Ok(()) => next.call(request).await?,
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
-            request.into_response(problem_response(problem))
+            request.error_response(problem)
         }
     };
     headers::stamp(&app, &state, &mut response);
@@ -84,11 +85,6 @@ pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxB
 
 fn app_of(request: &ServiceRequest) -> Data<App> {
     request.app_data::<Data<App>>().cloned().expect("server sets the application")
-}
-
-/// The answer that carries the problem, so that `observe` finds it there.
-fn problem_response(problem: Problem) -> actix_web::HttpResponse {
-    actix_web::HttpResponse::from_error(problem)
 }
 
 struct Admitted {

@@ -127,6 +127,7 @@ pub fn stamp<B>(app: &App, state: &RequestState, response: &mut ServiceResponse<
         response.response().error().and_then(|e| e.as_error::<super::problem::Problem>())
     {
         facts.bookmark_out = facts.bookmark_out.max(problem.position());
+        facts.problem = Some(problem.kind().name());
     }
     let forwarded = facts.answered == Some(Answered::Forwarded);
     let headers = response.headers_mut();

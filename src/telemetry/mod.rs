@@ -91,6 +91,10 @@ const LINES_QUEUED_MAX: usize = 32_768;
 /// One write to the operating system carries up to this much.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// actix calls it an error when a client sends what is no request or hangs up: nobody must look at
+/// that. The settings can bring it back with the same target.
+const PEERS_DOING: &str = "actix_http=off";
+
 /// Starts logging for the whole process, panics included, and traces when an endpoint is set.
 ///
 /// # Errors
@@ -100,7 +104,7 @@ pub fn init(
     region: &Region,
     format: Format,
 ) -> Result<Guard, TelemetryError> {
-    let filter = EnvFilter::builder().parse(&config.log)?;
+    let filter = EnvFilter::builder().parse(format!("{PEERS_DOING},{}", config.log))?;
     let (writer, lines) = match format {
         Format::Json => queue(std::io::stdout()),
         Format::Text => queue(std::io::stderr()),
