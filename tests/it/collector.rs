@@ -66,7 +66,10 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Received>>) -> anyhow::Result
                 return Ok(());
             }
             let Some((name, value)) = line.split_once(':') else {
-                if line.trim().is_empty() { break } else { continue }
+                if line.trim().is_empty() {
+                    break;
+                }
+                continue;
             };
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse()?;

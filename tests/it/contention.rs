@@ -84,7 +84,7 @@ pub async fn sixty_four_clients_lose_no_update() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a 412 carries: the item as it is, with its ETag.
+/// What a 412 carries: the item as it is, with its entity tag.
 fn current(answer: Answer) -> anyhow::Result<Value> {
     let answer = answer.wants_problem(412, "version-conflict")?;
     let current = answer.json()["current"].clone();

@@ -189,6 +189,7 @@ impl Cluster {
     }
 
     /// Tells that ERROR lines with this text are part of a test.
+    #[expect(dead_code, reason = "for tests whose faults a person must be told of")]
     pub fn announce(&self, text: impl Into<String>) {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
     }
