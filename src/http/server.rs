@@ -60,6 +60,8 @@ macro_rules! server {
         .workers($workers)
         .client_request_timeout(Duration::from_millis(server.receive_ms_max))
         .keep_alive(Duration::from_secs(75))
+        // An HTTP/2 answer is several small writes: the second must not wait for the first's ACK.
+        .tcp_nodelay(true)
         .shutdown_timeout(server.drain_seconds_max)
         .disable_signals()
     }};
