@@ -5,7 +5,7 @@ pub mod operator;
 use crate::{
     config::Config,
     domain::upkeep::UpkeepLoop,
-    http::{App, Servers, limits::Limiter, routes},
+    http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
@@ -112,6 +112,12 @@ async fn refuse_old_schema(app: &App) -> anyhow::Result<()> {
         }
         Ok(SchemaStanding::Current | SchemaStanding::Newer) | Err(_) => Ok(()),
     }
+}
+
+/// The description of the API that a process built from here serves.
+#[must_use]
+pub fn description() -> String {
+    openapi::printed()
 }
 
 fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod import;
 mod key;
 mod lab;
 mod migrate;
+mod openapi;
 mod output;
 mod serve;
 mod status;
@@ -37,6 +38,7 @@ enum Command {
     Key(key::Key),
     Lab(lab::Lab),
     Migrate(migrate::Migrate),
+    Openapi(openapi::OpenApi),
     Serve(serve::Serve),
     Status(status::Status),
     Tenant(tenant::Tenant),
@@ -54,6 +56,7 @@ impl Cli {
             Command::Key(key) => key.run(),
             Command::Lab(lab) => lab.run(),
             Command::Migrate(migrate) => migrate.run(),
+            Command::Openapi(openapi) => openapi.run(),
             Command::Serve(serve) => serve.run(),
             Command::Status(status) => status.run(),
             Command::Tenant(tenant) => tenant.run(),

@@ -16,7 +16,7 @@ use actix_web::{
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 pub const BOOKMARK: &str = "godwit-bookmark";
 pub const BOOKMARK_COOKIE: &str = "godwit_bookmark";
@@ -47,6 +47,19 @@ fn text<'a>(
     }
 }
 
+/// A field that is a list, with all its lines as one (RFC 9110 section 5.3).
+#[must_use]
+pub fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).map(HeaderValue::as_bytes);
+    let first = lines.next()?;
+    Some(lines.fold(Cow::Borrowed(first), |all, line| {
+        let mut all = all.into_owned();
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(line);
+        Cow::Owned(all)
+    }))
+}
+
 /// # Errors
 /// When names and values together are longer than allowed.
 pub fn check_size(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
@@ -62,7 +75,12 @@ pub fn check_size(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> 
 /// The credential of `Authorization: Bearer` (RFC 6750 section 2.1); the scheme in any case.
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let mut values = headers.get_all(header::AUTHORIZATION);
+    let value = values.next()?.to_str().ok()?;
+    // Two credentials are none: which one was meant cannot be told.
+    if values.next().is_some() {
+        return None;
+    }
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -112,7 +130,7 @@ pub fn digest(request: &ServiceRequest, body: &[u8]) -> [u8; 32] {
     part(request.method().as_str().as_bytes());
     part(request.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes());
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-        part(request.headers().get(name).map_or(&[], HeaderValue::as_bytes));
+        part(&joined(request.headers(), &name).unwrap_or_default());
     }
     part(body);
     hash.finalize().into()

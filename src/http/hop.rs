@@ -2,6 +2,7 @@
 
 use super::{
     app::App,
+    headers,
     problem::{Kind, Problem},
     request::RequestState,
 };
@@ -102,8 +103,8 @@ pub async fn carry(
 
 fn carried(request: &HttpRequest) -> Vec<(&'static str, Vec<u8>)> {
     let value = |name: &'static str| {
-        let value = request.headers().get(name)?;
-        Some((name, value.as_bytes().to_vec()))
+        let value = headers::joined(request.headers(), &HeaderName::from_static(name))?;
+        Some((name, value.into_owned()))
     };
     CARRIED.into_iter().filter_map(value).collect()
 }

@@ -20,7 +20,7 @@ mod internal;
 mod items;
 pub mod limits;
 mod observe;
-mod openapi;
+pub mod openapi;
 pub mod problem;
 mod request;
 pub mod routes;

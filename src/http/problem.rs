@@ -17,7 +17,7 @@ use std::{
 };
 
 /// What kinds of problem there are. The name is the last part of `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Validation,
     Malformed,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{config::InternalTls, storage::global::hot::HotReads};
 use actix_web::{
-    App as Actix, HttpRequest, HttpResponse, HttpServer, Route,
+    App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
     dev::{Server, ServerHandle},
     middleware::from_fn,
     web::{self, Data, PayloadConfig, ServiceConfig},
@@ -125,31 +125,43 @@ fn at(address: SocketAddr) -> impl FnOnce(std::io::Error) -> ServerError {
 
 fn public_routes(config: &mut ServiceConfig) {
     api(config, Listener::Public);
-    config
-        .route("/health", web::get().to(health::region))
-        .route("/openapi.json", web::get().to(docs::openapi))
-        .service(docs::pages());
+    page(config, "/health", health::region);
+    page(config, "/openapi.json", docs::openapi);
+    page(config, "/docs", docs::entrance);
+    page(config, "/docs/{file:.*}", docs::page);
     probes(config);
 }
 
 fn internal_routes(config: &mut ServiceConfig) {
     api(config, Listener::Internal);
-    config.route(crate::topology::probe::PATH, web::get().to(internal::topology));
+    page(config, crate::topology::probe::PATH, internal::topology);
     probes(config);
 }
 
 fn ops_routes(config: &mut ServiceConfig) {
-    config
-        .route("/metrics", web::get().to(gauges::metrics))
-        .route("/loops", web::get().to(loops))
-        .route("/api/health/startup", web::get().to(health::startup));
+    page(config, "/metrics", gauges::metrics);
+    page(config, "/loops", loops);
+    page(config, "/api/health/startup", health::startup);
     probes(config);
 }
 
 fn probes(config: &mut ServiceConfig) {
-    config
-        .route("/api/health/liveness", web::get().to(health::liveness))
-        .route("/api/health/readiness", web::get().to(health::readiness));
+    page(config, "/api/health/liveness", health::liveness);
+    page(config, "/api/health/readiness", health::readiness);
+}
+
+/// A path beside the table: to be read, by anyone who reaches the listener.
+fn page<F, Args>(config: &mut ServiceConfig, path: &str, handler: F)
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let resource = web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(|| std::future::ready(wrong_method("GET, HEAD"))));
+    config.service(resource);
 }
 
 /// The table, one resource a path, each method behind the listener's gate.

@@ -39,9 +39,11 @@ struct Answer<'a> {
 /// # Errors
 /// A problem.
 pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    // `load` undoes all of the percent-encoding, `query` would leave `%`, `/` and `+` encoded.
+    let key = request.match_info().load::<String>().ok();
     // What is no key has no write.
-    let key = request.match_info().query("key").parse::<IdempotencyKey>();
-    let key = key.map_err(|_| Problem::not_found())?;
+    let key = key.and_then(|key| key.parse::<IdempotencyKey>().ok());
+    let key = key.ok_or_else(Problem::not_found)?;
     let found = journal::find(&caller.app().global, caller.scope(), &key).await;
     let row = caller.read(found)?;
     Ok(HttpResponse::Ok()

@@ -39,19 +39,37 @@ impl Match {
             return Ok(Self::Any);
         }
         let mut tags = Vec::new();
-        for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let opaque = part.strip_prefix("W/").unwrap_or(part);
-            let inner = opaque.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            if inner.is_none_or(|text| text.contains('"')) {
-                return Err(bad);
+        let mut some = false;
+        let mut rest = value.trim();
+        // Empty elements are skipped (RFC 9110 section 5.6.1.2).
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix(',') {
+                rest = after.trim_start();
+                continue;
             }
-            if weak || opaque.len() == part.len() {
-                tags.extend(opaque.parse::<Etag>());
+            let (strong, tag, after) = tag(rest).ok_or_else(|| bad.clone())?;
+            if weak || strong {
+                tags.extend(tag.parse::<Etag>());
+            }
+            some = true;
+            rest = after.trim_start();
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return Err(bad);
             }
         }
         // A list of foreign tags matches nothing; no list at all is a mistake.
-        if value.trim().is_empty() { Err(bad) } else { Ok(Self::OneOf(tags)) }
+        if some { Ok(Self::OneOf(tags)) } else { Err(bad) }
     }
+}
+
+/// The tag that `text` starts with, quotes included, whether it is strong, and what follows it. A
+/// comma may stand inside (RFC 9110 section 8.8.3).
+fn tag(text: &str) -> Option<(bool, &str, &str)> {
+    let opaque = text.strip_prefix("W/").unwrap_or(text);
+    let end = opaque.strip_prefix('"')?.find('"')? + 2;
+    let (tag, after) = opaque.split_at(end);
+    let graphic = tag.bytes().all(|byte| byte.is_ascii_graphic());
+    graphic.then_some((opaque.len() == text.len(), tag, after))
 }
 
 #[cfg(test)]
@@ -66,11 +84,23 @@ mod tests {
         assert!(!holds("\"1.3\"", false) && !holds("\"2.2\"", false) && !holds("\"abc\"", false));
         assert!(!holds("W/\"1.2\"", false));
         assert!(holds("W/\"1.2\"", true));
+        assert!(holds("\"a,b\",, \"1.2\" ,", false));
     }
 
     #[test]
     fn refuses_what_is_not_a_list_of_tags() {
-        for value in ["", " ", "1.2", "\"1.2", "\"a\"b\"", "*, \"1.2\""] {
+        for value in [
+            "",
+            " ",
+            ",",
+            "1.2",
+            "\"1.2",
+            "\"a\"b\"",
+            "\"a\" \"b\"",
+            "\"a b\"",
+            "*, \"1.2\"",
+            "w/\"a\"",
+        ] {
             assert!(Match::parse(value, false).is_err(), "{value}");
         }
     }

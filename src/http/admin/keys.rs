@@ -180,9 +180,9 @@ fn parse(body: &[u8]) -> Result<Wanted, Problem> {
     let invalid = |detail: String| Problem::new(Kind::Validation, detail);
     let wanted: Wanted =
         serde_json::from_value(value).map_err(|error| invalid(format!("{error}.")))?;
-    let name = wanted.name.trim();
-    if name.is_empty()
-        || wanted.name.chars().count() > NAME_CHARS_MAX
+    let name = &wanted.name;
+    if name.trim().is_empty()
+        || name.chars().count() > NAME_CHARS_MAX
         || name.contains(char::is_control)
     {
         return Err(invalid(format!(

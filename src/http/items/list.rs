@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub const LIMIT_DEFAULT: u32 = 50;
 pub const LIMIT_MAX: u32 = 200;
-/// Longest `q` and `filter`, in bytes.
-const EXPRESSION_BYTES_MAX: usize = 4_096;
+/// Longest `q` and `filter`.
+pub const EXPRESSION_CHARS_MAX: usize = 4_096;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,9 +123,9 @@ fn parse(collection: &crate::vocab::Collection, query: &str) -> Result<ListQuery
 
 fn expression(text: Option<String>, name: &'static str) -> Result<Option<String>, Problem> {
     match text {
-        Some(text) if text.len() > EXPRESSION_BYTES_MAX || text.contains('\0') => {
+        Some(text) if text.chars().count() > EXPRESSION_CHARS_MAX || text.contains('\0') => {
             let detail =
-                format!("{name} may have up to {EXPRESSION_BYTES_MAX} bytes, none of them 0.");
+                format!("{name} may have up to {EXPRESSION_CHARS_MAX} characters, not U+0000.");
             Err(Problem::new(Kind::Validation, detail))
         }
         text => Ok(text),

@@ -12,6 +12,7 @@ use crate::{
     },
     http::{
         caller::Caller,
+        headers::joined,
         problem::{Kind, Problem},
     },
     storage::global::items::ItemRow,
@@ -155,29 +156,25 @@ pub(in crate::http) fn json_type(request: &HttpRequest, accepted: &[&str]) -> Re
     Err(Problem::new(Kind::UnsupportedMediaType, detail))
 }
 
-fn field<'a>(
-    headers: &'a HeaderMap,
-    name: &header::HeaderName,
-) -> Result<Option<&'a str>, Problem> {
-    let malformed = Malformed::new("entity tag", "* or a list of quoted entity tags");
-    match headers.get(name).map(|value| value.to_str()) {
-        None => Ok(None),
-        Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(_)) => Err(malformed.into()),
-    }
+fn field(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<String>, Problem> {
+    let malformed = || Malformed::new("entity tag", "* or a list of quoted entity tags");
+    let Some(value) = joined(headers, name) else {
+        return Ok(None);
+    };
+    Ok(Some(String::from_utf8(value.into_owned()).map_err(|_| malformed())?))
 }
 
 /// `If-None-Match` of a read.
 fn conditional(request: &HttpRequest) -> Result<Option<Match>, Problem> {
     match field(request.headers(), &header::IF_NONE_MATCH)? {
-        Some(text) => Ok(Some(Match::parse(text, true)?)),
+        Some(text) => Ok(Some(Match::parse(&text, true)?)),
         None => Ok(None),
     }
 }
 
 fn must_match(headers: &HeaderMap) -> Result<Match, Problem> {
     match field(headers, &header::IF_MATCH)? {
-        Some(text) => Ok(Match::parse(text, false)?),
+        Some(text) => Ok(Match::parse(&text, false)?),
         None => {
             Err(Problem::new(Kind::PreconditionRequired, "Send If-Match with the item's ETag."))
         }
@@ -187,7 +184,7 @@ fn must_match(headers: &HeaderMap) -> Result<Match, Problem> {
 /// What a `PUT` demands: exactly one of the two fields.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     match (field(headers, &header::IF_MATCH)?, field(headers, &header::IF_NONE_MATCH)?) {
-        (Some(text), None) => Ok(Precondition::Matches(Match::parse(text, false)?)),
+        (Some(text), None) => Ok(Precondition::Matches(Match::parse(&text, false)?)),
         (None, Some(text)) if text.trim() == "*" => Ok(Precondition::Absent),
         (None, Some(_)) => {
             Err(Problem::new(Kind::Malformed, "If-None-Match of a write must be *."))
