@@ -9,9 +9,9 @@ use actix_web::{HttpRequest, HttpResponse, http::header};
 use std::sync::{Arc, LazyLock};
 use utoipa_swagger_ui::Config;
 
-/// The pages bring all they need, run no script but their own files, and talk to nobody but this
-/// region. Styles may stand in elements: Swagger UI sets them from its scripts.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+/// The pages bring all they need, run no script and no style but their own files, and talk to nobody
+/// but this region.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 

@@ -22,6 +22,7 @@ pub mod limits;
 mod observe;
 pub mod openapi;
 pub mod problem;
+mod query;
 mod request;
 pub mod routes;
 pub mod server;

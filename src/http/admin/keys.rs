@@ -9,15 +9,13 @@ use crate::{
         caller::Caller,
         items::one::json_type,
         problem::{Kind, Problem},
+        query,
     },
     identity::ApiKeySecret,
     storage::global::api_keys::{KeyRow, find_by_id, list as list_keys},
     vocab::{ApiKeyId, Scope, Scopes},
 };
-use actix_web::{
-    HttpRequest, HttpResponse,
-    web::{Bytes, Query},
-};
+use actix_web::{HttpRequest, HttpResponse, web::Bytes};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +65,7 @@ pub async fn list(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
         items: Vec<Key<'a>>,
         next_cursor: Option<ApiKeyId>,
     }
-    let parameters = Query::<Parameters>::from_query(request.query_string()).map_err(|_| {
+    let parameters = query::parse::<Parameters>(request.query_string()).ok_or_else(|| {
         Problem::new(
             Kind::Validation,
             "limit is 1 to 200, cursor the next_cursor of an earlier page.",

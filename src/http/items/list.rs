@@ -6,11 +6,12 @@ use crate::{
     http::{
         caller::Caller,
         problem::{Kind, Problem},
+        query,
     },
     storage::global::items::{self, ItemRow, ListPosition, ListQuery, Order, OrderBy},
     vocab::ItemId,
 };
-use actix_web::{HttpRequest, HttpResponse, web::Query};
+use actix_web::{HttpRequest, HttpResponse};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Serialize};
@@ -91,9 +92,9 @@ fn invalid(detail: &'static str) -> Problem {
 }
 
 fn parse(collection: &crate::vocab::Collection, query: &str) -> Result<ListQuery, Problem> {
-    let parameters: Parameters = Query::<Parameters>::from_query(query)
-        .map_err(|_| invalid("Parameters are q, filter, order, limit and cursor, each once."))?
-        .into_inner();
+    let parameters: Parameters = query::parse(query).ok_or_else(|| {
+        invalid("Parameters are q, filter, order, limit and cursor, each once, in UTF-8.")
+    })?;
     let order = match parameters.order.as_deref() {
         None => ORDER_DEFAULT,
         Some(text) => order_named(text).ok_or_else(|| {

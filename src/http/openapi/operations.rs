@@ -120,7 +120,7 @@ fn item_links(collection: &str, id: &str) -> Value {
 }
 
 fn collections() -> Shown {
-    let example = json!({ "items": [{ "name": "cities", "items": 3000 }], "next_cursor": null });
+    let example = json!({ "items": [{ "name": "cities", "count": 3000 }], "next_cursor": null });
     Shown {
         id: "listCollections",
         tag: "items",

@@ -106,7 +106,7 @@ fn items() -> Value {
         "ItemPage": page("Item", json!({ "oneOf": [schema("Cursor"), { "type": "null" }] })),
         "Collection": object("A collection and how many items it holds.", json!({
             "name": schema("CollectionName"),
-            "items": { "type": "integer", "minimum": 1 },
+            "count": { "type": "integer", "minimum": 1 },
         })),
         "Collections": page("Collection", json!({ "type": "null" })),
     })
