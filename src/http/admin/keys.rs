@@ -18,6 +18,7 @@ use crate::{
 use actix_web::{HttpRequest, HttpResponse, web::Bytes};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
@@ -104,13 +105,22 @@ struct Wanted {
     name: String,
     scopes: Vec<Scope>,
     #[serde(default = "days_default")]
-    days: u32,
+    days: Number,
     #[serde(default = "environment_default")]
     environment: String,
 }
 
-fn days_default() -> u32 {
-    DAYS_DEFAULT
+fn days_default() -> Number {
+    DAYS_DEFAULT.into()
+}
+
+/// A whole number, which JSON may also write `90.0` (JSON Schema 2020-12 section 6.1.1).
+fn whole(number: &Number) -> Option<u32> {
+    let text = number.as_str();
+    let zeros = |rest: &str| rest.bytes().all(|byte| byte == b'0');
+    let text =
+        text.split_once('.').filter(|(_, rest)| zeros(rest)).map_or(text, |(whole, _)| whole);
+    text.parse().ok()
 }
 fn environment_default() -> String {
     "live".to_owned()
@@ -127,7 +137,7 @@ pub async fn create(
     body: Bytes,
 ) -> Result<HttpResponse, Problem> {
     json_type(&request, &["application/json"])?;
-    let wanted = parse(&body)?;
+    let (wanted, days) = parse(&body)?;
     let scopes: Scopes = wanted.scopes.iter().copied().collect();
     // A key cannot make one that may do more than itself.
     if let Some(scope) = scopes.iter().find(|scope| !caller.scopes().contains(*scope)) {
@@ -141,7 +151,7 @@ pub async fn create(
         prefix: &secret.prefix(),
         secret_hash: secret.hash(),
         scopes,
-        days: wanted.days,
+        days,
     };
     let response = caller
         .write(
@@ -173,7 +183,8 @@ fn reveal(response: HttpResponse, secret: &ApiKeySecret) -> Result<HttpResponse,
     Ok(head.set_body(actix_web::body::BoxBody::new(body)))
 }
 
-fn parse(body: &[u8]) -> Result<Wanted, Problem> {
+/// The key wanted, and its days.
+fn parse(body: &[u8]) -> Result<(Wanted, u32), Problem> {
     let value = crate::domain::items::data::parse_value(body)?;
     let invalid = |detail: String| Problem::new(Kind::Validation, detail);
     let wanted: Wanted =
@@ -190,10 +201,10 @@ fn parse(body: &[u8]) -> Result<Wanted, Problem> {
     if wanted.scopes.is_empty() {
         return Err(invalid("scopes has one or more of read, write and admin.".to_owned()));
     }
-    if !DAYS.contains(&wanted.days) {
-        return Err(invalid(format!("days is {} to {}.", DAYS.start(), DAYS.end())));
-    }
-    Ok(wanted)
+    let days = whole(&wanted.days).filter(|days| DAYS.contains(days));
+    let days =
+        days.ok_or_else(|| invalid(format!("days is {} to {}.", DAYS.start(), DAYS.end())))?;
+    Ok((wanted, days))
 }
 
 /// `DELETE /v1/admin/keys/{id}`: ends the key for good, in every region within the replication lag
@@ -213,4 +224,32 @@ pub async fn revoke(caller: Caller, request: HttpRequest) -> Result<HttpResponse
 
 fn id(request: &HttpRequest) -> Result<ApiKeyId, Problem> {
     request.match_info().query("id").parse().map_err(|_| Problem::not_found())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(days: &str) -> Option<u32> {
+        let body = format!(r#"{{"name":"n","scopes":["read"],"days":{days}}}"#);
+        parse(body.as_bytes()).ok().map(|(_, days)| days)
+    }
+
+    #[test]
+    fn days_are_a_whole_number_within_bounds_however_written() {
+        for (text, days) in [("1", 1), ("365", 365), ("62.0", 62), ("62.000", 62)] {
+            assert_eq!(parsed(text), Some(days), "{text}");
+        }
+        for text in ["0", "366", "-1", "62.5", "1e2", "\"62\"", "null", "99999999999"] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_something_to_see_and_no_control_characters() {
+        for name in ["", " ", "a\\n", "\\u0085", "\\u2003", "\\u0000a"] {
+            let body = format!(r#"{{"name":"{name}","scopes":["read"]}}"#);
+            assert!(parse(body.as_bytes()).is_err(), "{name}");
+        }
+    }
 }

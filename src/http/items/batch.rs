@@ -26,17 +26,17 @@ struct Body {
     operations: Vec<Value>,
 }
 
+/// An operation without its `data`, which must not pass through a tagged enum: serde buffers there,
+/// and a buffered number is no longer every digit of itself.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 enum Raw {
     Create {
         #[serde(default)]
         id: Option<ItemId>,
-        data: Value,
     },
     Put {
         id: ItemId,
-        data: Value,
         #[serde(default)]
         if_match: Option<String>,
         #[serde(default)]
@@ -44,7 +44,6 @@ enum Raw {
     },
     Patch {
         id: ItemId,
-        data: Value,
         if_match: String,
     },
     Delete {
@@ -96,22 +95,24 @@ fn parse(body: &[u8], op: &Op) -> Result<Vec<Operation>, Problem> {
     operations.map(|(index, raw)| operation(index, raw, op)).collect()
 }
 
-fn operation(index: usize, raw: Value, op: &Op) -> Result<Operation, Problem> {
+fn operation(index: usize, mut raw: Value, op: &Op) -> Result<Operation, Problem> {
     let at = |problem: Problem| problem.member("operation", index.into());
-    let data = |value: &Value| {
-        ItemData::from_value(value).map_err(|error: DataError| {
+    let invalid =
+        |why: String| at(Problem::new(Kind::Validation, format!("operations[{index}]: {why}.")));
+    let given = raw.as_object_mut().and_then(|members| members.remove("data"));
+    let needed = || given.as_ref().ok_or_else(|| invalid("missing field `data`".to_owned()));
+    let data = || {
+        ItemData::from_value(needed()?).map_err(|error: DataError| {
             Problem::from(Refused::Operation { index, refused: Box::new(Refused::Data(error)) })
         })
     };
-    let raw: Raw = serde_json::from_value(raw).map_err(|error| {
-        at(Problem::new(Kind::Validation, format!("operations[{index}]: {error}.")))
-    })?;
+    let raw: Raw = serde_json::from_value(raw).map_err(|error| invalid(error.to_string()))?;
     let matches = |text: &str| Match::parse(text, false).map_err(|malformed| at(malformed.into()));
     Ok(match raw {
-        Raw::Create { id, data: value } => {
-            Operation::Create { id: id.unwrap_or_else(|| ItemId::mint(op)), data: data(&value)? }
+        Raw::Create { id } => {
+            Operation::Create { id: id.unwrap_or_else(|| ItemId::mint(op)), data: data()? }
         }
-        Raw::Put { id, data: value, if_match, if_none_match } => {
+        Raw::Put { id, if_match, if_none_match } => {
             let precondition = match (if_match, if_none_match.as_deref()) {
                 (Some(text), None) => Precondition::Matches(matches(&text)?),
                 (None, Some("*")) => Precondition::Absent,
@@ -120,13 +121,17 @@ fn operation(index: usize, raw: Value, op: &Op) -> Result<Operation, Problem> {
                     return Err(at(Problem::new(Kind::PreconditionRequired, detail)));
                 }
             };
-            Operation::Put { id, precondition, data: data(&value)? }
+            Operation::Put { id, precondition, data: data()? }
         }
-        Raw::Patch { id, data: patch, if_match } => {
+        Raw::Patch { id, if_match } => {
+            let patch = needed()?.clone();
             if !patch.is_object() {
                 return Err(at(DataError::NotAnObject.into()));
             }
             Operation::Patch { id, matches: matches(&if_match)?, patch }
+        }
+        Raw::Delete { .. } if given.is_some() => {
+            return Err(invalid("a delete has no `data`".to_owned()));
         }
         Raw::Delete { id, if_match } => Operation::Delete { id, matches: matches(&if_match)? },
     })
@@ -148,4 +153,53 @@ fn render(done: &[Done]) -> Answer {
     });
     let body = serde_json::to_string(&Results { results: results.collect() }).ok();
     Answer { status: 200, etag: None, location: None, body, version: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocab::OpKind;
+    use std::time::Duration;
+
+    const ID: &str = "0199d2c4-7a00-7000-8000-00000000b0b0";
+
+    fn parsed(operation: &str) -> Result<Operation, Problem> {
+        let op = Op::system(OpKind::Test, Duration::from_secs(1));
+        let body = format!("{{\"operations\":[{operation}]}}");
+        parse(body.as_bytes(), &op).map(|mut operations| operations.remove(0))
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        let data =
+            r#"{"n":[12345678901234567890123456789.000100,-257692514146151917097446092570624]}"#;
+        let of = |rest: &str| parsed(&format!(r#"{{"data":{data},{rest}}}"#)).unwrap();
+        let Operation::Create { data: created, .. } = of(r#""op":"create""#) else { panic!() };
+        assert_eq!(created.as_str(), data);
+        let put = format!(r#""op":"put","id":"{ID}","if_none_match":"*""#);
+        let Operation::Put { data: put, .. } = of(&put) else { panic!() };
+        assert_eq!(put.as_str(), data);
+        let patch = format!(r#""op":"patch","id":"{ID}","if_match":"*""#);
+        let Operation::Patch { patch, .. } = of(&patch) else { panic!() };
+        assert_eq!(patch.to_string(), data);
+    }
+
+    #[test]
+    fn an_operation_has_its_members_and_no_other() {
+        for operation in [
+            r#"{"op":"create"}"#.to_owned(),
+            r#"{"op":"create","data":[]}"#.to_owned(),
+            r#"{"op":"create","data":{},"if_match":"*"}"#.to_owned(),
+            r#"{"op":"upsert","data":{}}"#.to_owned(),
+            r#"[]"#.to_owned(),
+            format!(r#"{{"op":"delete","id":"{ID}","if_match":"*","data":{{}}}}"#),
+            format!(r#"{{"op":"delete","id":"{ID}"}}"#),
+            format!(r#"{{"op":"patch","id":"{ID}","if_match":"*"}}"#),
+        ] {
+            let refused = parsed(&operation).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Validation, "{operation}");
+        }
+        let put = format!(r#"{{"op":"put","id":"{ID}","data":{{}}}}"#);
+        assert_eq!(parsed(&put).unwrap_err().kind(), Kind::PreconditionRequired);
+    }
 }

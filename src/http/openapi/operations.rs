@@ -98,11 +98,11 @@ pub fn shown(method: &str, path: &str) -> Option<Shown> {
     })
 }
 
-fn body(types: &[&str], of: &str, example: &Value) -> Option<Value> {
+fn body(types: &[&str], of: &str, example: &Value) -> Value {
     let content = json!({ "schema": schema(of), "example": example });
     let content = types.iter().map(|name| ((*name).to_owned(), content.clone()));
     let content = Value::Object(content.collect());
-    Some(json!({ "required": true, "content": content }))
+    json!({ "required": true, "content": content })
 }
 
 /// A link from an answer that has an item's id in `id` to an operation on that item.
@@ -156,7 +156,7 @@ fn create() -> Shown {
         summary: "Create an item",
         description: "Under an id of ours. To choose the id, `PUT` with `If-None-Match: *`.",
         parameters: &["collection"],
-        body: body(&["application/json"], "Document", &example),
+        body: Some(body(&["application/json"], "Document", &example)),
         answers: vec![(201, made)],
         problems: &[Kind::Validation, Kind::UnsupportedMediaType, Kind::VersionConflict],
     }
@@ -182,7 +182,7 @@ fn batch() -> Shown {
         description: "In order. The first that is refused refuses all; its place is in the \
             problem's `operation`.",
         parameters: &["collection"],
-        body: body(&["application/json"], "BatchRequest", &example),
+        body: Some(body(&["application/json"], "BatchRequest", &example)),
         answers: vec![(200, done)],
         problems: &[
             Kind::NotFound,
@@ -221,7 +221,7 @@ fn put() -> Shown {
         description: "Demands `If-Match` to replace or `If-None-Match: *` to create. A 412 shows \
             in `current` what is there.",
         parameters: &["collection", "item_id", "if_match_put", "if_none_match_put"],
-        body: body(&["application/json"], "Document", &example),
+        body: Some(body(&["application/json"], "Document", &example)),
         answers: vec![(200, json_answer("Replaced", "Item", CHANGED, None)), (201, made)],
         problems: &[
             Kind::NotFound,
@@ -234,6 +234,7 @@ fn put() -> Shown {
 }
 
 fn patch() -> Shown {
+    let types = ["application/merge-patch+json", "application/json"];
     let example = json!({ "population": 24_870_895, "nickname": null });
     Shown {
         id: "patchItem",
@@ -242,7 +243,7 @@ fn patch() -> Shown {
         description: "A JSON merge patch (RFC 7396): members are set, null removes them. A 412 \
             shows in `current` what is there.",
         parameters: &["collection", "item_id", "if_match"],
-        body: body(&["application/merge-patch+json", "application/json"], "Document", &example),
+        body: Some(body(&types, "Document", &example)),
         answers: vec![(200, json_answer("Patched", "Item", CHANGED, None))],
         problems: &[
             Kind::NotFound,
@@ -308,7 +309,7 @@ fn create_key() -> Shown {
         summary: "Make an API key",
         description: "The secret is in this answer and nowhere else: only its hash is kept.",
         parameters: &[],
-        body: body(&["application/json"], "KeyWanted", &example),
+        body: Some(body(&["application/json"], "KeyWanted", &example)),
         answers: vec![(201, made)],
         problems: &[Kind::UnsupportedMediaType, Kind::Validation],
     }

@@ -23,7 +23,7 @@ pub fn all() -> Value {
 }
 
 /// An object with these members, all of them always there.
-fn object(description: &str, members: Value) -> Value {
+fn object(description: &str, members: &Value) -> Value {
     let mut object = open(description, members);
     object["required"] = object["properties"]
         .as_object()
@@ -33,12 +33,12 @@ fn object(description: &str, members: Value) -> Value {
 }
 
 /// An object whose members may be absent.
-fn open(description: &str, members: Value) -> Value {
+fn open(description: &str, members: &Value) -> Value {
     json!({ "type": "object", "description": description, "properties": members })
 }
 
 /// A request's object: nothing but these members, of which `required` must be there.
-fn strict(description: &str, required: &[&str], members: Value) -> Value {
+fn strict(description: &str, required: &[&str], members: &Value) -> Value {
     let mut object = open(description, members);
     object["required"] = json!(required);
     object["additionalProperties"] = false.into();
@@ -54,12 +54,12 @@ fn time() -> Value {
 }
 
 /// A page of a listing.
-fn page(of: &str, cursor: Value) -> Value {
+fn page(of: &str, cursor: &Value) -> Value {
     let members = json!({
         "items": { "type": "array", "items": schema(of) },
         "next_cursor": cursor,
     });
-    object("A page. `next_cursor` is null on the last one.", members)
+    object("A page. `next_cursor` is null on the last one.", &members)
 }
 
 fn values() -> Value {
@@ -95,7 +95,7 @@ fn items() -> Value {
             "description": "Any JSON object, up to 1 MiB and 127 levels deep. Numbers keep every \
                 digit; the character U+0000 cannot be kept.",
         },
-        "Item": object("A document with its version.", json!({
+        "Item": object("A document with its version.", &json!({
             "id": schema("Id"),
             "collection": schema("CollectionName"),
             "version": { "type": "integer", "minimum": 1 },
@@ -103,12 +103,12 @@ fn items() -> Value {
             "created_at": time(),
             "updated_at": time(),
         })),
-        "ItemPage": page("Item", json!({ "oneOf": [schema("Cursor"), { "type": "null" }] })),
-        "Collection": object("A collection and how many items it holds.", json!({
+        "ItemPage": page("Item", &json!({ "oneOf": [schema("Cursor"), { "type": "null" }] })),
+        "Collection": object("A collection and how many items it holds.", &json!({
             "name": schema("CollectionName"),
             "count": { "type": "integer", "minimum": 1 },
         })),
-        "Collections": page("Collection", json!({ "type": "null" })),
+        "Collections": page("Collection", &json!({ "type": "null" })),
     })
 }
 
@@ -119,41 +119,41 @@ fn batches() -> Value {
     let (id, data, absent) = (schema("Id"), schema("Document"), json!({ "type": "null" }));
     let op = |name: &str| json!({ "const": name });
     json!({
-        "BatchRequest": strict("All or none of these, in order.", &["operations"], json!({
+        "BatchRequest": strict("All or none of these, in order.", &["operations"], &json!({
             "operations": {
                 "type": "array", "minItems": 1, "maxItems": OPERATIONS_MAX,
                 "items": schema("Operation"),
             },
         })),
         "Operation": { "oneOf": [
-            strict("Create, under an id of ours or yours.", &["op", "data"], json!({
+            strict("Create, under an id of ours or yours.", &["op", "data"], &json!({
                 "op": op("create"), "data": data,
                 "id": { "oneOf": [id, absent] },
             })),
-            strict("Replace.", &["op", "id", "data", "if_match"], json!({
+            strict("Replace.", &["op", "id", "data", "if_match"], &json!({
                 "op": op("put"), "id": id, "data": data,
                 "if_match": tag, "if_none_match": absent,
             })),
-            strict("Create under the id chosen.", &["op", "id", "data", "if_none_match"], json!({
+            strict("Create under the id chosen.", &["op", "id", "data", "if_none_match"], &json!({
                 "op": op("put"), "id": id, "data": data,
                 "if_match": absent, "if_none_match": { "const": "*" },
             })),
-            strict("Merge a patch (RFC 7396).", &["op", "id", "data", "if_match"], json!({
+            strict("Merge a patch (RFC 7396).", &["op", "id", "data", "if_match"], &json!({
                 "op": op("patch"), "id": id, "data": data, "if_match": tag,
             })),
-            strict("Delete.", &["op", "id", "if_match"], json!({
+            strict("Delete.", &["op", "id", "if_match"], &json!({
                 "op": op("delete"), "id": id, "if_match": tag,
             })),
         ] },
-        "BatchResults": object("What each operation did, in order.", json!({
+        "BatchResults": object("What each operation did, in order.", &json!({
             "results": { "type": "array", "items": schema("BatchResult") },
         })),
         "BatchResult": { "oneOf": [
-            object("Created, replaced or patched.", json!({
+            object("Created, replaced or patched.", &json!({
                 "status": { "enum": [200, 201] },
                 "id": id, "version": { "type": "integer", "minimum": 1 }, "etag": schema("ETag"),
             })),
-            object("Deleted.", json!({ "status": { "const": 204 }, "id": id })),
+            object("Deleted.", &json!({ "status": { "const": 204 }, "id": id })),
         ] },
     })
 }
@@ -162,7 +162,7 @@ fn writes() -> Value {
     let key = json!({ "type": "string" });
     json!({
         "Write": { "oneOf": [
-            object("It took effect, and was answered so.", json!({
+            object("It took effect, and was answered so.", &json!({
                 "key": key,
                 "status": { "const": "committed" },
                 "method": { "type": "string" },
@@ -170,7 +170,7 @@ fn writes() -> Value {
                 "committed_at": time(),
                 "response": schema("WriteResponse"),
             })),
-            object("There is no record of it here: no effect so far.", json!({
+            object("There is no record of it here: no effect so far.", &json!({
                 "key": key, "status": { "const": "unknown" },
             })),
         ] },
@@ -201,7 +201,7 @@ fn keys() -> Value {
     let name =
         format!("Up to {NAME_CHARS_MAX} characters, not only white space, no control characters.");
     json!({
-        "Key": object("An API key, without its secret.", members),
+        "Key": object("An API key, without its secret.", &members),
         "KeyCreated": {
             "description": "The key, with its secret in `key`: shown in this answer and nowhere \
                 else. A repetition with the same `Idempotency-Key` is answered without it.",
@@ -209,7 +209,7 @@ fn keys() -> Value {
                 "key": { "type": "string", "pattern": "^gw_[a-z0-9]{1,16}_[A-Za-z0-9]{49}$" },
             } }],
         },
-        "KeyWanted": strict("The key to make.", &["name", "scopes"], json!({
+        "KeyWanted": strict("The key to make.", &["name", "scopes"], &json!({
             "name": {
                 "type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX,
                 "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$", "description": name,
@@ -228,7 +228,7 @@ fn keys() -> Value {
                     a live one.",
             },
         })),
-        "KeyPage": page("Key", json!({ "oneOf": [schema("Id"), { "type": "null" }] })),
+        "KeyPage": page("Key", &json!({ "oneOf": [schema("Id"), { "type": "null" }] })),
     })
 }
 
@@ -238,7 +238,7 @@ fn cluster() -> Value {
     let role = json!({ "enum": ["primary", "replica", null] });
     let status = json!({ "type": "string", "enum": ["ok", "degraded", "error"] });
     json!({
-        "Region": object("A region as the one that answers sees it; null is unknown.", json!({
+        "Region": object("A region as the one that answers sees it; null is unknown.", &json!({
             "name": { "type": "string" },
             "public_url": or_null("string"),
             "role": role,
@@ -248,8 +248,8 @@ fn cluster() -> Value {
             "lag_ms": count,
             "lag_bytes": count,
         })),
-        "Regions": page("Region", json!({ "type": "null" })),
-        "Health": object("The worst of the checks, and each of them.", json!({
+        "Regions": page("Region", &json!({ "type": "null" })),
+        "Health": object("The worst of the checks, and each of them.", &json!({
             "status": status,
             "region": { "type": "string" },
             "role": role,
