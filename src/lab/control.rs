@@ -65,11 +65,15 @@ pub async fn ask(dir: &Path, request: &Request) -> anyhow::Result<Status> {
     let mut stream = BufReader::new(stream);
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
     let mut answer = String::new();
-    let read = tokio::time::timeout(ANSWER_PATIENCE, stream.read_line(&mut answer)).await;
-    read.context("the laboratory does not answer")??;
-    match serde_json::from_str(&answer).context("the laboratory went away")? {
+    let exchange = async {
+        stream.write_all(&line).await?;
+        stream.read_line(&mut answer).await
+    };
+    let exchanged = tokio::time::timeout(ANSWER_PATIENCE, exchange).await;
+    // One that is killed just now resets the connection or closes it.
+    exchanged.context("the laboratory does not answer")?.with_context(none)?;
+    match serde_json::from_str(&answer).with_context(none)? {
         Answer::Done(status) => Ok(*status),
         Answer::Failed(why) => bail!(why),
     }

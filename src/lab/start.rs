@@ -214,7 +214,7 @@ fn configure(
         region,
         port: lab.ports.of(region)?.postgres,
         // Both pools of every process, and room for who looks on.
-        connections_max: 60 + 40 * u32::from(lab.spec.processes.get()),
+        connections_max: 100 + 40 * u32::from(lab.spec.processes.get()),
         upstream: primary.map(relay).transpose()?,
         secrets: &lab.secrets,
     };

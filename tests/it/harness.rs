@@ -157,8 +157,7 @@ pub struct Tenant {
 
 impl Cluster {
     async fn start(name: &str, shape: impl FnOnce(&mut Spec)) -> anyhow::Result<Self> {
-        let dir = runs_dir().join(format!("{}-{name}", std::process::id()));
-        DIRS.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
+        let dir = dir(name);
         let mut spec = Spec::new(dir.clone(), env!("CARGO_BIN_EXE_godwit").into(), search_path());
         spec.ports = PortPlan::Free;
         shape(&mut spec);
@@ -279,6 +278,13 @@ pub async fn eventually<T>(
             Err(_) => {}
         }
     }
+}
+
+/// A directory for a laboratory, which is swept of its processes when the run is interrupted.
+pub fn dir(name: &str) -> PathBuf {
+    let dir = runs_dir().join(format!("{}-{name}", std::process::id()));
+    DIRS.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
+    dir
 }
 
 fn runs_dir() -> PathBuf {

@@ -12,6 +12,7 @@ mod contention;
 mod credentials;
 mod harness;
 mod items;
+mod laboratory;
 mod limits;
 mod lists;
 mod observed;
@@ -73,6 +74,12 @@ fn trials() -> Vec<Trial> {
             pages_hold_every_item_once_while_others_come,
             lists_find_and_order_what_they_are_asked_for,
             collections_are_counted,
+        }
+        run laboratory::{
+            a_cut_replica_streams_again_at_once_when_the_link_heals,
+            a_fault_reaches_every_process_of_a_region_and_no_other,
+            an_interrupted_start_leaves_neither_process_nor_half_a_database,
+            what_a_killed_supervisor_left_is_found_and_stopped,
         }
         run observed::{
             one_write_over_two_regions_is_one_trace,
