@@ -14,6 +14,7 @@ use crate::{
         CommitError, Constraint, Global, StorageError, TenantScope, WriteTx,
         global::{
             api_keys::{self as stored_keys, KeyRow},
+            position::PositionRow,
             tenants::{self as stored_tenants, TenantRow},
         },
     },
@@ -39,6 +40,21 @@ pub struct KeyWish<'a> {
     pub environment: &'a str,
 }
 
+/// How often a database that is slow to answer is asked before it counts as gone. Each try is
+/// bounded by a second or two.
+const TRIES: u32 = 5;
+
+/// Where the database is. Nobody asks again for an operator as the watcher does for a region.
+async fn position(global: &Global) -> Result<PositionRow, StorageError> {
+    for _ in 1..TRIES {
+        match global.position().await {
+            Err(StorageError::Unavailable(_) | StorageError::Timeout) => {}
+            known => return known,
+        }
+    }
+    global.position().await
+}
+
 /// Rows of a page that a listing reads at once.
 const PAGE: i64 = 500;
 
@@ -47,7 +63,7 @@ impl Operator {
     /// When the database does not answer, has no schema yet, or is a standby.
     pub async fn connect(config: &Config, op: Op) -> anyhow::Result<Self> {
         let global = Global::connect(&config.database)?;
-        let position = global.position().await.with_context(|| {
+        let position = position(&global).await.with_context(|| {
             format!("the database of {} cannot be used (has `godwit migrate` run?)", config.region)
         })?;
         let current = position.history.current().clone();

@@ -18,7 +18,7 @@ pub struct Spec {
     pub processes: NonZeroU8,
     /// The `godwit` program whose `serve`, `migrate`, `tenant` and `key` are run.
     pub binary: PathBuf,
-    /// Given to each API process beside the supervisor's own environment.
+    /// Given to each `godwit` that it runs, beside the supervisor's own environment.
     pub environment: Vec<(String, String)>,
     /// Where Postgres' programs are; looked for when `None`.
     pub postgres_bin: Option<PathBuf>,

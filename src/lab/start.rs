@@ -100,7 +100,6 @@ async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<(
     let listeners = lab.ports.of(region)?.apis.get(index).context("no such API process")?;
     let mut command = godwit(lab, &["serve"]);
     command.arg("--config").arg(lab.layout.config_of(region, index + 1));
-    command.envs(lab.spec.environment.iter().map(|(name, value)| (name, value)));
     let child = lab.launch(region, part, command)?;
     child.until("answer", PATIENCE, || api::get(listeners.public, "/api/health/liveness")).await?;
     Ok(())
@@ -120,6 +119,7 @@ async fn start_apis(lab: &Inner, region: &Region) -> anyhow::Result<()> {
 fn godwit(lab: &Inner, arguments: &[&str]) -> Command {
     let mut command = Command::new(&lab.spec.binary);
     command.args(arguments).current_dir(lab.layout.root());
+    command.envs(lab.spec.environment.iter().map(|(name, value)| (name, value)));
     if arguments.first() != Some(&"serve") {
         // Beside three regions that start, a connection can take its time.
         command.env("GODWIT__DATABASE__ACQUIRE_MS_MAX", "30000");

@@ -31,14 +31,25 @@ pub const REGIONS: [&str; 3] = [US, EU, AP];
 /// Long enough for anything on a machine that has other things to do.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Laboratories of their own at once. Starting one keeps a core busy.
+/// Laboratories of their own at once.
 const OWN_AT_ONCE: usize = 2;
+
+/// Settings for a machine that has other things to do: what is slow there has not failed, and what
+/// is silent for a while is not gone.
+const PATIENT: [(&str, &str); 4] = [
+    ("GODWIT__DATABASE__ACQUIRE_MS_MAX", "9000"),
+    ("GODWIT__TOPOLOGY__PROBE_MS_MAX", "8000"),
+    ("GODWIT__TOPOLOGY__STALE_AFTER_MS", "16000"),
+    ("GODWIT__ROUTING__CONNECT_MS_MAX", "5000"),
+];
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(4).enable_all().build().expect("a runtime")
 });
 static SHARED: tokio::sync::Mutex<Option<Arc<Cluster>>> = tokio::sync::Mutex::const_new(None);
+/// Starting a laboratory keeps a core busy: one at a time.
+static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static OWN: Semaphore = Semaphore::const_new(OWN_AT_ONCE);
 /// Held alone by a test that measures time, by all others together.
 static QUIET: RwLock<()> = RwLock::const_new(());
@@ -103,12 +114,12 @@ pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
     }
     let collector = Collector::start().await?;
     // Traces are kept when their caller asks for it, so that only the test of them pays for them.
-    let traces = [
-        ("GODWIT__TELEMETRY__OTLP_ENDPOINT", collector.url()),
-        ("GODWIT__TELEMETRY__SAMPLE_RATIO", "0.0".to_owned()),
-    ];
-    let traces = traces.map(|(name, value)| (name.to_owned(), value));
-    let mut cluster = Cluster::start("shared", |spec| spec.environment.extend(traces)).await?;
+    let traces = |spec: &mut Spec| {
+        patient(spec);
+        set(spec, "GODWIT__TELEMETRY__OTLP_ENDPOINT", &collector.url());
+        set(spec, "GODWIT__TELEMETRY__SAMPLE_RATIO", "0.0");
+    };
+    let mut cluster = Cluster::start("shared", traces).await?;
     cluster.collector = Some(collector);
     let cluster = Arc::new(cluster);
     *shared = Some(Arc::clone(&cluster));
@@ -161,6 +172,7 @@ impl Cluster {
         let mut spec = Spec::new(dir.clone(), env!("CARGO_BIN_EXE_godwit").into(), search_path());
         spec.ports = PortPlan::Free;
         shape(&mut spec);
+        let _turn = STARTING.lock().await;
         let lab = lab::up(spec).await.with_context(|| format!("laboratory `{name}`"))?;
         let facts = lab.facts().context("a laboratory that is up has no facts")?;
         let layout = Layout::new(&dir)?;
@@ -233,7 +245,11 @@ impl Cluster {
     pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_godwit"));
         command.args(arguments).args(["--output", "json", "--lab"]).arg(self.layout.root());
-        let output = command.kill_on_drop(true).output().await?;
+        let output = command
+            .env("GODWIT__DATABASE__ACQUIRE_MS_MAX", "30000")
+            .kill_on_drop(true)
+            .output()
+            .await?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("godwit {} ended with {}: {said}", arguments.join(" "), output.status);
@@ -249,6 +265,18 @@ impl Cluster {
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
     }
+}
+
+/// For tests of anything but how soon a region is given up.
+pub fn patient(spec: &mut Spec) {
+    for (name, value) in PATIENT {
+        set(spec, name, value);
+    }
+}
+
+/// Gives the laboratory's processes a setting, as `GODWIT__SECTION__KEY`.
+pub fn set(spec: &mut Spec, name: &str, value: &str) {
+    spec.environment.push((name.to_owned(), value.to_owned()));
 }
 
 /// Runs in the background for as long as the run does.

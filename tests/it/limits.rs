@@ -13,15 +13,19 @@ use godwit::{
 use std::num::NonZeroU8;
 
 const BURST: usize = 20;
-const PER_SECOND: usize = 5;
+const PER_SECOND: usize = 1;
 
 fn strict(spec: &mut Spec) {
+    harness::patient(spec);
     spec.wan = Wan::Off;
     spec.processes = NonZeroU8::new(2).unwrap_or(NonZeroU8::MIN);
+    // On a busy machine it is slow, not away.
+    harness::set(spec, "GODWIT__REDIS__RESPONSE_MS_MAX", "2000");
     for bucket in ["CREDENTIAL", "REFUSED"] {
-        let name = |what: &str| format!("GODWIT__LIMITS__{bucket}__{what}");
-        spec.environment.push((name("PER_SECOND"), PER_SECOND.to_string()));
-        spec.environment.push((name("BURST"), BURST.to_string()));
+        for (what, count) in [("PER_SECOND", PER_SECOND), ("BURST", BURST)] {
+            let name = format!("GODWIT__LIMITS__{bucket}__{what}");
+            harness::set(spec, &name, &count.to_string());
+        }
     }
 }
 
@@ -70,7 +74,7 @@ async fn two_processes_share_it(cluster: &Cluster) -> anyhow::Result<()> {
     let mut first = tenant.caller.clone();
     let answer = first.get(AP, "/v1/collections").await?.wants(200)?;
     let policy = answer.header("ratelimit-policy");
-    ensure!(policy == Some("\"credential\";q=20;w=4"), "{answer}");
+    ensure!(policy == Some("\"credential\";q=20;w=20"), "{answer}");
     let callers = both(cluster, AP, &tenant.caller)?;
     let began = SystemClock.monotonic();
     let answers = burst(&callers, AP, 80).await?;
@@ -101,18 +105,23 @@ async fn it_is_bounded_without_redis(cluster: &Cluster) -> anyhow::Result<()> {
     let key = cluster.key("limits", "read", 1).await?;
     let caller = cluster.caller_with(Some(key));
     let callers = both(cluster, EU, &caller)?;
-    // So that no process has to ask for the credential meanwhile.
+    // Known here, so that nothing depends on the primary.
     for caller in &callers {
-        caller.clone().get(EU, "/v1/collections").await?.wants(200)?;
+        eventually("the credential is known", SOON, async || {
+            let answer = caller.clone().get(EU, "/v1/collections").await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            if answer.route() == "local" { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await?;
     }
     cluster.lab.pause(&redis)?;
     let began = SystemClock.monotonic();
-    let answers = burst(&callers, EU, 120).await?;
+    let answers = burst(&callers, EU, 80).await?;
     let took = SystemClock.monotonic() - began;
     cluster.lab.resume(&redis)?;
     let allowed = allowed(&answers)?;
     // Each process for itself.
-    ensure!((BURST..120).contains(&allowed), "{allowed} of 120 within {took:?}");
+    ensure!((BURST..80).contains(&allowed), "{allowed} of 80 within {took:?}");
     ensure!(took < SOON, "{took:?}");
     let health = caller.clone().get(EU, "/health").await?;
     ensure!(health.status == 200, "{health}");
