@@ -20,6 +20,11 @@ pub struct Route {
 }
 
 impl Route {
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        self.intent == Intent::Write
+    }
+
     /// The handler behind a method's guard.
     #[must_use]
     pub fn handler(&self) -> Handler {

@@ -191,7 +191,7 @@ mod tests {
             r#"{"op":"create","data":[]}"#.to_owned(),
             r#"{"op":"create","data":{},"if_match":"*"}"#.to_owned(),
             r#"{"op":"upsert","data":{}}"#.to_owned(),
-            r#"[]"#.to_owned(),
+            "[]".to_owned(),
             format!(r#"{{"op":"delete","id":"{ID}","if_match":"*","data":{{}}}}"#),
             format!(r#"{{"op":"delete","id":"{ID}"}}"#),
             format!(r#"{{"op":"patch","id":"{ID}","if_match":"*"}}"#),

@@ -18,7 +18,6 @@ use super::{
     problem::Kind,
     routes::{ROUTES, Route},
 };
-use crate::routing::Intent;
 use operations::Shown;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -115,17 +114,14 @@ fn add(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Valu
 /// One route: what the table says of it, what the gate does to all of its kind, and what is shown
 /// of it alone.
 fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
-    let (intent, everywhere) = match route.intent {
-        Intent::Read => ("read", operations::READ_PARAMETERS),
-        Intent::Write => ("write", operations::WRITE_PARAMETERS),
-    };
-    let named = shown.parameters.iter().chain(everywhere);
+    let common = if route.is_write() { &operations::WRITES } else { &operations::READS };
+    let named = shown.parameters.iter().chain(common.parameters);
     let parameters: Vec<_> = named.map(|name| reference("parameters", name)).collect();
     let mut responses = Map::new();
     for (status, answer) in shown.answers {
         responses.insert(status.to_string(), answer);
     }
-    let mut kinds: Vec<Kind> = operations::problems(route.intent).to_vec();
+    let mut kinds: Vec<Kind> = common.problems.to_vec();
     kinds.extend(shown.problems);
     for kinds in answers::by_status(&kinds) {
         let name = answers::name(&kinds);
@@ -137,7 +133,7 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
         "tags": [shown.tag],
         "summary": shown.summary,
         "description": shown.description,
-        "x-godwit-intent": intent,
+        "x-godwit-intent": common.intent,
         "security": [{ "key": [route.scope.as_str()] }],
         "parameters": parameters,
         "responses": responses,

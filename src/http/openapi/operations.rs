@@ -4,7 +4,7 @@ use super::{
     answers::{empty_answer, json_answer},
     schema,
 };
-use crate::{http::problem::Kind, routing::Intent};
+use crate::http::problem::Kind;
 use serde_json::{Value, json};
 
 /// One route, described. `problems` are those of its handler; the gate's are added for all.
@@ -19,10 +19,24 @@ pub struct Shown {
     pub problems: &'static [Kind],
 }
 
-/// Header fields that every read takes.
-pub const READ_PARAMETERS: &[&str] = &["bookmark", "consistency", "traceparent"];
-/// Header fields that every write takes.
-pub const WRITE_PARAMETERS: &[&str] = &["idempotency_key", "bookmark", "traceparent"];
+/// What all routes of one intent have in common.
+pub struct Common {
+    pub intent: &'static str,
+    /// Header fields that each takes.
+    pub parameters: &'static [&'static str],
+    pub problems: &'static [Kind],
+}
+
+pub const READS: Common = Common {
+    intent: "read",
+    parameters: &["bookmark", "consistency", "traceparent"],
+    problems: OF_READS,
+};
+pub const WRITES: Common = Common {
+    intent: "write",
+    parameters: &["idempotency_key", "bookmark", "traceparent"],
+    problems: OF_WRITES,
+};
 
 /// What a read can be refused with before its handler sees it, or for a dependency's sake.
 const OF_READS: &[Kind] = &[
@@ -58,14 +72,6 @@ const OF_WRITES: &[Kind] = &[
     Kind::OutcomeUnknown,
     Kind::Unavailable,
 ];
-
-/// The problems of every route of this intent.
-pub const fn problems(intent: Intent) -> &'static [Kind] {
-    match intent {
-        Intent::Read => OF_READS,
-        Intent::Write => OF_WRITES,
-    }
-}
 
 const MARKED: &[&str] = &["Godwit-Bookmark"];
 const READ_ITEM: &[&str] = &["Godwit-Bookmark", "ETag", "Cache-Control"];
