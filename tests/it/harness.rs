@@ -28,6 +28,9 @@ pub const EU: &str = "eu-west-1";
 pub const AP: &str = "ap-south-1";
 pub const REGIONS: [&str; 3] = [US, EU, AP];
 
+/// The round trips of a laboratory, in milliseconds.
+const DISTANCES: [(&str, &str, u64); 3] = [(US, EU, 75), (US, AP, 190), (EU, AP, 120)];
+
 /// Long enough for anything on a machine that has other things to do.
 pub const SOON: Duration = Duration::from_secs(30);
 
@@ -50,6 +53,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static SHARED: tokio::sync::Mutex<Option<Arc<Cluster>>> = tokio::sync::Mutex::const_new(None);
 /// Starting a laboratory keeps a core busy: one at a time.
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static FAULTY: tokio::sync::Mutex<Option<Cluster>> = tokio::sync::Mutex::const_new(None);
 static OWN: Semaphore = Semaphore::const_new(OWN_AT_ONCE);
 /// Held alone by a test that measures time, by all others together.
 static QUIET: RwLock<()> = RwLock::const_new(());
@@ -87,8 +91,8 @@ pub fn run_alone(test: impl Future<Output = anyhow::Result<()>>) -> Result<(), F
     })
 }
 
-/// After all tests: stops the shared laboratory, and fails when a process of it logged an error
-/// that no test had announced.
+/// After all tests: stops the laboratories that were kept, and fails when a process of them logged
+/// an error that no test had announced.
 pub fn end(failed: bool) -> Result<(), Failed> {
     let outcome = RUNTIME.block_on(async {
         let shared = SHARED.lock().await.take();
@@ -99,9 +103,13 @@ pub fn end(failed: bool) -> Result<(), Failed> {
                 None => Err(anyhow::anyhow!("a test still holds the shared laboratory")),
             },
         };
+        let faulty = match FAULTY.lock().await.take() {
+            None => Ok(()),
+            Some(cluster) => cluster.close(!failed).await,
+        };
         // Nothing is left to stop unless the above went wrong.
         sweep_all().await;
-        outcome
+        outcome.and(faulty)
     });
     outcome.map_err(|error| format!("{error:#}").into())
 }
@@ -139,6 +147,27 @@ pub async fn own(
     let closed = cluster.close(matches!(done, Ok(Ok(())))).await;
     match done {
         Ok(done) => done.and(closed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Gives `test` the laboratory that faults are made in, to itself. What the test broke is made
+/// good after it; a laboratory that this does not heal fails the test and is not used again.
+pub async fn faulty(test: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut slot = FAULTY.lock().await;
+    let cluster = match slot.take() {
+        Some(cluster) => cluster,
+        None => Cluster::start("faulty", |_| {}).await?,
+    };
+    let done = AssertUnwindSafe(test(&cluster)).catch_unwind().await;
+    let healed = cluster.heal().await;
+    if matches!(done, Ok(Ok(()))) && healed.is_ok() {
+        *slot = Some(cluster);
+        return Ok(());
+    }
+    let closed = cluster.close(false).await;
+    match done {
+        Ok(done) => done.and(healed).and(closed),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
@@ -197,6 +226,36 @@ impl Cluster {
         let some = errors.get(..20).unwrap_or(&errors).join("\n");
         ensure!(errors.is_empty(), "{} lines unannounced in the log:\n{some}", errors.len());
         Ok(())
+    }
+
+    /// Ends every fault and waits until each region finds nothing amiss.
+    async fn heal(&self) -> anyhow::Result<()> {
+        self.lab.heal();
+        for (a, b, round_trip_ms) in DISTANCES {
+            self.lab.delay(&region(a), &region(b), round_trip_ms)?;
+        }
+        for name in REGIONS {
+            self.lab.resume(&region(name).into())?;
+        }
+        for name in REGIONS {
+            self.lab.restart(&region(name).into()).await?;
+        }
+        for name in REGIONS {
+            self.sound(name, SOON).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a region finds nothing amiss.
+    pub async fn sound(&self, name: &str, within: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/health", self.region(name).public);
+        eventually(&format!("a sound {name}"), within, async || {
+            let answer = self.http.get(&url).send().await;
+            let answer = answer.map_err(|error| format!("{error:#}"))?;
+            let health: Value = answer.json().await.map_err(|error| format!("{error:#}"))?;
+            if health["status"] == "ok" { Ok(()) } else { Err(health.to_string()) }
+        })
+        .await
     }
 
     /// Tells that ERROR lines with this text are part of a test.

@@ -10,6 +10,7 @@ mod collector;
 mod consistency;
 mod contention;
 mod credentials;
+mod faults;
 mod harness;
 mod items;
 mod laboratory;
@@ -38,7 +39,7 @@ macro_rules! trials {
 
 /// The longest first, so that the short ones fill the gaps.
 fn trials() -> Vec<Trial> {
-    trials! {
+    let mut trials = trials! {
         run contention::{sixty_four_clients_lose_no_update}
         run sessions::{
             a_session_reads_its_writes_in_every_region_and_never_goes_back,
@@ -89,7 +90,9 @@ fn trials() -> Vec<Trial> {
             a_browser_gets_its_bookmark_as_a_cookie,
         }
         run_alone sessions::{a_local_read_takes_less_than_two_milliseconds}
-    }
+    };
+    trials.extend(faults::trials());
+    trials
 }
 
 fn main() -> ExitCode {

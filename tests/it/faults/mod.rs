@@ -1,0 +1,74 @@
+//! What is lost, what goes on and what is said when something breaks.
+//!
+//! What can be broken for one process alone is broken between it and the primary ([`edge`],
+//! [`wire`]) and uses the laboratory that all tests share; what breaks a region uses a laboratory
+//! kept for that, by one test at a time (`harness::faulty`).
+
+mod breaker;
+mod cut;
+mod drain;
+mod edge;
+mod envelope;
+mod hop;
+mod kill;
+mod load;
+mod positions;
+mod wire;
+
+use crate::harness;
+use godwit::vocab::{Clock as _, SystemClock};
+use libtest_mimic::Trial;
+use std::time::{Duration, Instant};
+
+fn now() -> Instant {
+    SystemClock.monotonic()
+}
+
+fn since(began: Instant) -> Duration {
+    now().saturating_duration_since(began)
+}
+
+macro_rules! trials {
+    ($($run:ident $module:ident::{$($name:ident),+ $(,)?})+) => {
+        vec![$($(Trial::test(
+            concat!("faults::", stringify!($module), "::", stringify!($name)),
+            || harness::$run($module::$name()),
+        )),+),+]
+    };
+}
+
+pub fn trials() -> Vec<Trial> {
+    trials! {
+        run_alone breaker::{it_opens_is_told_and_closes_soon_after_the_link_heals}
+        run envelope::{
+            a_forwarded_request_is_believed_only_as_it_was_sealed,
+            the_public_listener_knows_no_envelope,
+            a_credential_never_leaves_the_edge,
+        }
+        run hop::{
+            a_create_cut_at_any_byte_happens_once,
+            a_long_answer_cut_midway_is_never_taken_for_whole,
+            a_lost_answer_is_an_unknown_outcome_that_can_be_asked_for,
+            a_late_write_that_was_sent_again_happens_once,
+        }
+        run_alone cut::{
+            reads_go_on_without_the_primary_and_writes_soon_after_it_is_back,
+            a_slow_link_slows_writes_and_fails_none,
+        }
+        run_alone kill::{
+            of_an_api_process_far_from_the_primary,
+            of_a_redis,
+            of_a_replica,
+            of_the_primarys_database,
+            of_the_primarys_api_process,
+            a_frozen_primary_is_told_of_truthfully,
+        }
+        run_alone drain::{a_process_told_to_end_answers_what_it_accepted}
+        run_alone positions::{
+            a_commit_at_the_end_of_a_page_is_reached_by_an_idle_replica,
+            a_read_that_waited_sees_what_it_waited_for,
+            a_replica_that_stands_still_is_not_waited_for_longer_than_the_budget,
+            a_long_reader_and_a_vacuum_hold_up_no_bookmark,
+        }
+    }
+}
