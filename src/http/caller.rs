@@ -60,7 +60,7 @@ impl Caller {
     }
     #[must_use]
     pub fn op(&self) -> &Op {
-        &self.state.op
+        self.state.op()
     }
     #[must_use]
     pub fn scope(&self) -> &TenantScope {
@@ -128,7 +128,7 @@ impl Caller {
         let context = WriteContext {
             global: &self.app.global,
             epoch: write.epoch,
-            op: &self.state.op,
+            op: self.state.op(),
             scope: &self.principal.scope,
             actor: self.principal.actor,
             key: &write.key,

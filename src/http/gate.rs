@@ -102,11 +102,11 @@ async fn admit(
     headers::check_size(request.headers(), app.config.server.headers_bytes_max)?;
     let address = address(app, request);
     if let Some(address) = address {
-        within(app.limiter.address(address, &state.op, &app.metrics).await)?;
+        within(app.limiter.address(address, state.op(), &app.metrics).await)?;
     }
     let who = authenticate(app, state, request, address).await?;
     if let Who::Known(principal) = &who {
-        let standing = app.limiter.credential(principal.key, &state.op, &app.metrics).await;
+        let standing = app.limiter.credential(principal.key, state.op(), &app.metrics).await;
         state.facts.borrow_mut().limit = Some(standing);
         within(standing)?;
         permit(route, principal)?;
@@ -123,7 +123,7 @@ async fn admit(
         Intent::Write => {
             let key = headers::idempotency_key(request.headers())?;
             let body = body::read(app, state, request).await?;
-            let key = key.unwrap_or_else(|| IdempotencyKey::mint(&state.op));
+            let key = key.unwrap_or_else(|| IdempotencyKey::mint(state.op()));
             let digest = headers::digest(request, &body);
             // The epoch is that of the decision, made below.
             let facts = WriteFacts { epoch: Epoch::FIRST, key, digest };
@@ -177,7 +177,7 @@ async fn authenticate(
     let refuse = async |detail: &'static str| {
         if let Some(address) = address
             && let Err(problem) =
-                within(app.limiter.refused(address, &state.op, &app.metrics).await)
+                within(app.limiter.refused(address, state.op(), &app.metrics).await)
         {
             return problem;
         }
@@ -190,7 +190,7 @@ async fn authenticate(
         return Err(refuse("The credential is not a valid API key.").await);
     };
     let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
-    match app.resolver.presented(&key, &worker.hot, &state.op).await {
+    match app.resolver.presented(&key, &worker.hot, state.op()).await {
         Ok(Resolved::Valid(principal)) => Ok(Who::Known(principal)),
         Ok(Resolved::Ended) => Err(refuse("The API key has expired or was revoked.").await),
         // A miss on the primary is the truth; on a replica it proves nothing.
@@ -200,7 +200,7 @@ async fn authenticate(
         // Each of these costs a hop, so it counts against the address even if it is well meant.
         Ok(Resolved::Absent) => {
             if let Some(address) = address {
-                within(app.limiter.refused(address, &state.op, &app.metrics).await)?;
+                within(app.limiter.refused(address, state.op(), &app.metrics).await)?;
             }
             Ok(Who::Unresolved(key.hash()))
         }
@@ -251,7 +251,7 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
 async fn wait(app: &App, state: &RequestState, bookmark: Bookmark) -> Decision {
     let began = app.clock.monotonic();
     let budget = Duration::from_millis(app.config.routing.bookmark_wait_ms_max);
-    let waited = app.topology.wait(bookmark, (began + budget).min(state.op.deadline)).await;
+    let waited = app.topology.wait(bookmark, (began + budget).min(state.op().deadline)).await;
     let took = app.clock.monotonic().saturating_duration_since(began);
     app.metrics.bookmark_wait_seconds.observe(took.as_secs_f64());
     app.metrics.bookmark_waits.count(match waited {
@@ -349,8 +349,9 @@ async fn admit_peer(
     let digest = envelope::body_digest(&body);
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let facts = RequestFacts { method: request.method().as_str(), path, body: &digest };
-    let opened = app.forwarder.sealer().open(sealed, &app.region, &facts, state.op.now());
+    let opened = app.forwarder.sealer().open(sealed, &app.region, &facts, state.op().now());
     let envelope = opened.map_err(untrusted)?;
+    state.shorten(Duration::from_millis(envelope.remaining_ms));
     let fenced =
         || Problem::new(Kind::Fenced, "Not the primary of that epoch.").header("retry-after", "1");
     let epoch = match app.primary() {
@@ -387,7 +388,7 @@ async fn believe(
     bearer: &Bearer,
 ) -> Result<Principal, Problem> {
     let resolved = match bearer {
-        Bearer::Key(id) => app.resolver.vouched(*id, &app.global, &state.op).await?,
+        Bearer::Key(id) => app.resolver.vouched(*id, &app.global, state.op()).await?,
         Bearer::Unresolved { hash } => {
             let mut bytes = [0; 32];
             let decoded = hex::decode_to_slice(hash, &mut bytes);
@@ -395,7 +396,7 @@ async fn believe(
                 Problem::new(Kind::Malformed, "The credential's hash is malformed.")
             })?;
             let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
-            app.resolver.hash(bytes, &worker.hot, &state.op).await?
+            app.resolver.hash(bytes, &worker.hot, state.op()).await?
         }
     };
     match resolved {

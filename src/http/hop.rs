@@ -57,7 +57,7 @@ pub async fn carry(
     bearer: Bearer,
     body: Bytes,
 ) -> Result<HttpResponse, Problem> {
-    let span = state.span.borrow().child(&state.op, trace::Kind::Client, "forward.request.send");
+    let span = state.span.borrow().child(state.op(), trace::Kind::Client, "forward.request.send");
     let key = state.facts.borrow().write.as_ref().map(|write| write.key.clone());
     let outgoing = {
         let facts = state.facts.borrow();
@@ -73,7 +73,7 @@ pub async fn carry(
             traceparent: span.context().to_string(),
         }
     };
-    let incoming = app.forwarder.send(to, epoch, &outgoing, &state.op).await;
+    let incoming = app.forwarder.send(to, epoch, &outgoing, state.op()).await;
     let incoming = incoming.map_err(|error| match (&error, key) {
         (ForwardError::Unknown { .. } | ForwardError::StillUnderWay { .. }, Some(key)) => {
             Problem::outcome_unknown(key.as_str()).caused_by(error)

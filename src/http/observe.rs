@@ -1,11 +1,6 @@
 //! Outermost around every request: its operation, its span, its metrics and its one log line.
 
-use super::{
-    app::App,
-    problem::Problem,
-    request::{Facts, RequestState},
-    routes::open_path,
-};
+use super::{app::App, problem::Problem, request::RequestState, routes::open_path};
 use crate::telemetry::{TraceContext, wide::RequestEvent};
 use actix_web::{
     HttpMessage as _,
@@ -15,7 +10,7 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 
 /// Longest path that is logged.
 const PATH_BYTES_MAX: usize = 256;
@@ -30,12 +25,7 @@ pub async fn observe(
     let op = app.op();
     let incoming = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let span = app.telemetry.tracer.request(&op, incoming.and_then(TraceContext::parse));
-    let state = Rc::new(RequestState {
-        started: app.clock.monotonic(),
-        span: RefCell::new(span),
-        facts: RefCell::new(Facts::default()),
-        op,
-    });
+    let state = Rc::new(RequestState::new(op, span));
     request.extensions_mut().insert(Rc::clone(&state));
     app.metrics.http_in_flight.inc();
     let _in_flight = scopeguard(&app);
@@ -117,7 +107,7 @@ fn finish<B: MessageBody>(app: &App, state: &RequestState, response: &mut Servic
                 BodySize::Stream => None,
             },
             trace,
-            op: state.op.id,
+            op: state.op().id,
             rate_limit: facts.limit.as_ref().map(|limit| limit.source()),
             problem: facts.problem,
             error: facts.error.as_deref(),

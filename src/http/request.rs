@@ -8,11 +8,17 @@ use crate::{
     vocab::{Bookmark, Epoch, IdempotencyKey, Op},
 };
 use actix_web::{HttpMessage as _, HttpRequest, dev::ServiceRequest};
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// Made by `observe`, found in the request's extensions by all that follows.
 pub struct RequestState {
-    pub op: Op,
+    op: Op,
+    /// The operation with the deadline of the region that forwarded the request.
+    shortened: OnceCell<Op>,
     pub started: Instant,
     pub span: RefCell<Span>,
     pub facts: RefCell<Facts>,
@@ -45,6 +51,29 @@ pub struct WriteFacts {
 }
 
 impl RequestState {
+    pub(super) fn new(op: Op, span: Span) -> Self {
+        Self {
+            started: op.clock.monotonic(),
+            op,
+            shortened: OnceCell::new(),
+            span: RefCell::new(span),
+            facts: RefCell::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        self.shortened.get().unwrap_or(&self.op)
+    }
+
+    /// Nobody waits longer than the edge does. Never lengthens.
+    pub(super) fn shorten(&self, remaining: Duration) {
+        let theirs = self.op.clock.monotonic().checked_add(remaining);
+        let deadline = theirs.map_or(self.op.deadline, |theirs| theirs.min(self.op.deadline));
+        // Set once, by the gate of the internal listener.
+        let _ = self.shortened.set(Op { deadline, ..self.op.clone() });
+    }
+
     pub(super) fn of(request: &ServiceRequest) -> Rc<Self> {
         Self::find(request.request())
     }
@@ -54,5 +83,28 @@ impl RequestState {
     pub(super) fn find(request: &HttpRequest) -> Rc<Self> {
         let found = request.extensions().get::<Rc<Self>>().cloned();
         found.expect("observe wraps every application")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        telemetry::trace::Tracer,
+        vocab::{OpKind, SharedClock, SystemRng, clock::ManualClock},
+    };
+    use std::sync::Arc;
+
+    #[test]
+    fn a_forwarded_request_ends_with_the_edge_and_never_later_than_here() {
+        let clock: SharedClock = Arc::new(ManualClock::new());
+        let budget = Duration::from_secs(10);
+        for (remaining_ms, expected_ms) in [(400, 400), (10_000, 10_000), (u64::MAX / 2, 10_000)] {
+            let op = Op::new(OpKind::Test, clock.clone(), Arc::new(SystemRng), budget);
+            let span = Tracer::off().request(&op, None);
+            let state = RequestState::new(op, span);
+            state.shorten(Duration::from_millis(remaining_ms));
+            assert_eq!(state.op().remaining(), Duration::from_millis(expected_ms));
+        }
     }
 }
