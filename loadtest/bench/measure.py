@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -145,10 +146,14 @@ class Bench:
 
     def answers(self, url, deadline_seconds=10):
         until = time.monotonic() + deadline_seconds
-        while subprocess.run(["curl", "-so", "/dev/null", url]).returncode:
-            if time.monotonic() > until or self.nginx.poll() is not None:
-                sys.exit(f"bench: nothing answers at {url}")
-            time.sleep(0.05)
+        host, _, port = url.removeprefix("http://").partition(":")
+        while True:
+            try:
+                return socket.create_connection((host, int(port)), timeout=1).close()
+            except OSError:
+                if time.monotonic() > until or self.nginx.poll() is not None:
+                    sys.exit(f"bench: nothing answers at {url}")
+                time.sleep(0.05)
 
     def settle(self):
         """What the last measurement wrote is replayed and on disk before the next begins."""
