@@ -1,6 +1,9 @@
 //! Randomness, as a parameter.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// A source of random bytes.
 pub trait Rng: Send + Sync + 'static {
@@ -18,15 +21,50 @@ pub fn below(rng: &dyn Rng, bound: u64) -> u64 {
     u64::try_from((u128::from(u64::from_le_bytes(bytes)) * u128::from(bound)) >> 64).unwrap_or(0)
 }
 
-/// The operating system's generator.
+/// The operating system's generator. A thread asks it for some hundred bytes at a time: a request
+/// needs a few dozen, in several pieces, and each question is a system call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRng;
 
+const BUFFER_BYTES: usize = 512;
+
+/// Random bytes not yet given out: those from `next` on. What was given out is wiped.
+struct Buffer {
+    bytes: [u8; BUFFER_BYTES],
+    next: usize,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Buffer> =
+        const { RefCell::new(Buffer { bytes: [0; BUFFER_BYTES], next: BUFFER_BYTES }) };
+}
+
+impl Buffer {
+    fn give(&mut self, bytes: &mut [u8]) {
+        if self.next + bytes.len() > BUFFER_BYTES {
+            ask_system(&mut self.bytes);
+            self.next = 0;
+        }
+        let given = &mut self.bytes[self.next..self.next + bytes.len()];
+        bytes.copy_from_slice(given);
+        given.fill(0);
+        self.next += bytes.len();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that draws randomness")]
+fn ask_system(bytes: &mut [u8]) {
+    // Without randomness no key, id or secret would be safe to hand out.
+    getrandom::fill(bytes).expect("the operating system has no random numbers");
+}
+
 impl Rng for SystemRng {
-    #[expect(clippy::disallowed_methods, reason = "the one place that draws randomness")]
     fn fill(&self, bytes: &mut [u8]) {
-        // Without randomness no key, id or secret would be safe to hand out.
-        getrandom::fill(bytes).expect("the operating system has no random numbers");
+        if bytes.len() > BUFFER_BYTES {
+            ask_system(bytes);
+        } else {
+            BUFFER.with_borrow_mut(|buffer| buffer.give(bytes));
+        }
     }
 }
 
@@ -51,6 +89,23 @@ impl Rng for SeededRng {
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             mixed ^= mixed >> 31;
             chunk.copy_from_slice(&mixed.to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_bytes_are_given_out_twice() {
+        let mut seen = BTreeSet::new();
+        for size in (8..1_000).chain((8..64).cycle().take(2_000)) {
+            let mut bytes = vec![0; size];
+            SystemRng.fill(&mut bytes);
+            assert!(seen.insert(bytes[..8].to_vec()), "given out twice");
+            assert_ne!(bytes[size - 8..], [0; 8], "not filled to the end");
         }
     }
 }
