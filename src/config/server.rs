@@ -22,6 +22,10 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Longest request body.
     pub body_bytes_max: usize,
+    /// A page of a list ends with the item that brings its documents to this many bytes, so that no
+    /// answer is longer than this and one item. Too low: small pages, many round trips. Too high:
+    /// each list in flight holds that much memory, twice, here and in Postgres.
+    pub page_bytes_max: usize,
     /// Longest request head, names and values together.
     pub headers_bytes_max: usize,
     /// Longest time for a request's head, and again for its body, to arrive.
@@ -49,6 +53,8 @@ impl Default for ServerConfig {
             internal_tls: None,
             workers: 0,
             body_bytes_max: 1024 * 1024,
+            // Four of the largest items; 200 ordinary ones of up to 20 KiB.
+            page_bytes_max: 4 * 1024 * 1024,
             headers_bytes_max: 16 * 1024,
             receive_ms_max: 10_000,
             drain_seconds_max: 20,
@@ -59,6 +65,7 @@ impl Default for ServerConfig {
 impl ServerConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         positive("server.body_bytes_max", self.body_bytes_max as u64)?;
+        positive("server.page_bytes_max", self.page_bytes_max as u64)?;
         positive("server.headers_bytes_max", self.headers_bytes_max as u64)?;
         positive("server.receive_ms_max", self.receive_ms_max)
     }

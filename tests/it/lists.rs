@@ -80,6 +80,41 @@ pub async fn pages_hold_every_item_once_while_others_come() -> anyhow::Result<()
     Ok(())
 }
 
+pub async fn a_page_of_large_items_ends_early_and_none_is_left_out() -> anyhow::Result<()> {
+    const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+    let cluster = harness::shared().await?;
+    let collection = "lists-large";
+    let mut caller = cluster.caller();
+    let text = "x".repeat(1_000_000);
+    let mut there = Vec::new();
+    for n in 0..11 {
+        // A small one now and then, which alone would fit.
+        let data = if n % 5 == 4 { json!({"n": n}) } else { json!({"n": n, "text": text}) };
+        there.push(caller.create(US, collection, &data).await?.wants(201)?.id()?);
+    }
+    for region in [US, AP] {
+        let (mut found, mut pages) = (Vec::new(), Vec::new());
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/collections/{collection}/items?limit=200{cursor}");
+            let answer = caller.get(region, &path).await?.wants(200)?;
+            let page = answer.json();
+            let bytes = answer.body.len();
+            ensure!(bytes < PAGE_BYTES_MAX + 1_100_000, "{bytes} bytes");
+            let items = page["items"].as_array().context("items")?;
+            pages.push(items.len());
+            found.extend(items.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        ensure!(found == there, "{found:?} for {there:?}");
+        ensure!(pages == [6, 5], "{region}: {pages:?}");
+    }
+    Ok(())
+}
+
 pub async fn lists_find_and_order_what_they_are_asked_for() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;
     let collection = "lists-find";

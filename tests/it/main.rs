@@ -73,6 +73,7 @@ fn trials() -> Vec<Trial> {
         }
         run lists::{
             pages_hold_every_item_once_while_others_come,
+            a_page_of_large_items_ends_early_and_none_is_left_out,
             lists_find_and_order_what_they_are_asked_for,
             collections_are_counted,
         }

@@ -8,8 +8,8 @@ use crate::{
         problem::{Kind, Problem},
         query,
     },
-    storage::global::items::{self, ItemRow, ListPosition, ListQuery, Order, OrderBy},
-    vocab::ItemId,
+    storage::global::items::{self, ItemRow, ListPosition, ListQuery, Order, OrderBy, Page},
+    vocab::{Collection, ItemId},
 };
 use actix_web::{HttpRequest, HttpResponse};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -49,18 +49,17 @@ struct Cursor {
 /// A problem.
 pub async fn list(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let collection = collection(&request, false)?;
-    let query = parse(&collection, request.query_string())?;
-    let found = items::list(&caller.app().global, caller.scope(), &query).await;
-    let mut rows = caller.read(found)?;
-    // One more than asked for tells whether there is another page.
-    let page_rows = usize::try_from(query.limit - 1).unwrap_or(0);
-    let more = rows.len() > page_rows;
-    rows.truncate(page_rows);
-    let next = if more { rows.last().map(|row| encode(query.order, row)) } else { None };
+    let app = caller.app();
+    // More than an i64 holds is no bound at all.
+    let bytes_max = i64::try_from(app.config.server.page_bytes_max).unwrap_or(i64::MAX);
+    let query = parse(&collection, request.query_string(), bytes_max)?;
+    let found = items::list(&app.global, caller.scope(), &query).await;
+    let Page { items, more } = caller.read(found)?;
+    let next = if more { items.last().map(|item| encode(query.order, item)) } else { None };
     Ok(HttpResponse::Ok()
         .content_type("application/json")
         .insert_header(("cache-control", "private, no-cache"))
-        .body(page(&rows, next.as_deref())))
+        .body(page(&items, next.as_deref())))
 }
 
 fn page(rows: &[ItemRow], next: Option<&str>) -> String {
@@ -91,7 +90,7 @@ fn invalid(detail: &'static str) -> Problem {
     Problem::new(Kind::Validation, detail)
 }
 
-fn parse(collection: &crate::vocab::Collection, query: &str) -> Result<ListQuery, Problem> {
+fn parse(collection: &Collection, query: &str, bytes_max: i64) -> Result<ListQuery, Problem> {
     let parameters: Parameters = query::parse(query).ok_or_else(|| {
         invalid("Parameters are q, filter, order, limit and cursor, each once, in UTF-8.")
     })?;
@@ -118,7 +117,8 @@ fn parse(collection: &crate::vocab::Collection, query: &str) -> Result<ListQuery
         filter: filter(expression(parameters.filter, "filter")?)?,
         order,
         after,
-        limit: i64::from(limit) + 1,
+        limit: i64::from(limit),
+        bytes_max,
     })
 }
 

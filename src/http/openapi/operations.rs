@@ -144,7 +144,8 @@ fn list() -> Shown {
         id: "listItems",
         tag: "items",
         summary: "List or search a collection",
-        description: "A collection that holds nothing is an empty page.",
+        description: "A collection that holds nothing is an empty page. A page of large items ends \
+            before it has `limit` of them: only `next_cursor` tells whether there are more.",
         parameters: &["collection", "q", "filter", "order", "limit", "item_cursor"],
         body: None,
         answers: vec![(200, json_answer("A page of items", "ItemPage", LISTED, None))],

@@ -81,7 +81,7 @@ fn query() -> Value {
         },
         "limit": {
             "name": "limit", "in": "query",
-            "description": "Entries a page.",
+            "description": "Most entries of a page. It may have fewer.",
             "schema": {
                 "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT,
             },

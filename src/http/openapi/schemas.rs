@@ -59,7 +59,10 @@ fn page(of: &str, cursor: &Value) -> Value {
         "items": { "type": "array", "items": schema(of) },
         "next_cursor": cursor,
     });
-    object("A page. `next_cursor` is null on the last one.", &members)
+    object(
+        "A page, of up to `limit` entries. `next_cursor` is null on the last one, and on no other.",
+        &members,
+    )
 }
 
 fn values() -> Value {

@@ -22,7 +22,18 @@ pub struct ListQuery {
     pub order: Order,
     /// The last item of the page before.
     pub after: Option<ListPosition>,
+    /// Most items of the page.
     pub limit: i64,
+    /// The page ends with the item that brings its documents to this many bytes.
+    pub bytes_max: i64,
+}
+
+/// One page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub items: Vec<ItemRow>,
+    /// There was another item after the last of these.
+    pub more: bool,
 }
 
 /// Equal times are told apart by id, in the same direction.
@@ -70,6 +81,7 @@ struct Listed {
     data: Option<String>,
     created_at: Option<DateTime<Utc>>,
     updated_at: Option<DateTime<Utc>>,
+    more: Option<bool>,
 }
 
 impl Listed {
@@ -92,7 +104,10 @@ impl Listed {
 }
 
 /// One statement for each order, because the order is what the index must match. The conditions
-/// that are not asked for fall away when the statement is planned, which it is each time.
+/// that are not asked for fall away when the statement is planned, which it is each time. What the
+/// page has no room for is cut off here, so that it is neither sent nor held in memory: each
+/// document becomes text once, and its length counts against the next ones. One item more than the
+/// limit is looked at, to tell whether there is another page.
 macro_rules! page {
     ($global:ident, $scope:ident, $query:ident, $beyond:tt, $order:tt, $outer:tt) => {
         $global
@@ -102,19 +117,30 @@ macro_rules! page {
                     Listed,
                     r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", i.id AS "id?",
                         i.collection AS "collection?", i.epoch AS "epoch?",
-                        i.version AS "version?", i.data::text AS "data?",
-                        i.created_at AS "created_at?", i.updated_at AS "updated_at?"
+                        i.version AS "version?", i.document AS "data?",
+                        i.created_at AS "created_at?", i.updated_at AS "updated_at?",
+                        i.more AS "more?"
                     FROM cluster_position AS p
                     LEFT JOIN (
-                        SELECT * FROM item WHERE tenant_id = $1 AND collection = $2
-                            AND ($3::text IS NULL
-                                OR search @@ websearch_to_tsquery('simple'::regconfig, $3))
-                            AND ($4::text IS NULL OR data @> $4::text::jsonb)
-                            AND ($5::uuid IS NULL OR "#
+                        SELECT *, row_number() OVER page AS place,
+                            sum(octet_length(document)) OVER page - octet_length(document)
+                                AS bytes_before,
+                            lead(id) OVER page IS NOT NULL AS more
+                        FROM (
+                            SELECT id, collection, epoch, version, data::text AS document,
+                                created_at, updated_at
+                            FROM item WHERE tenant_id = $1 AND collection = $2
+                                AND ($3::text IS NULL
+                                    OR search @@ websearch_to_tsquery('simple'::regconfig, $3))
+                                AND ($4::text IS NULL OR data @> $4::text::jsonb)
+                                AND ($5::uuid IS NULL OR "#
                         + $beyond
                         + ") ORDER BY "
                         + $order
-                        + " LIMIT $7) AS i ON true ORDER BY "
+                        + " LIMIT $7::bigint + 1) AS found WINDOW page AS (ORDER BY "
+                        + $order
+                        + " ROWS UNBOUNDED PRECEDING)
+                    ) AS i ON i.place <= $7 AND i.bytes_before < $8 ORDER BY "
                         + $outer,
                     $scope.tenant().as_uuid(),
                     $query.collection.as_str(),
@@ -123,6 +149,7 @@ macro_rules! page {
                     after.map(|place| place.id.as_uuid()),
                     after.map(|place| place.at),
                     $query.limit,
+                    $query.bytes_max,
                 )
                 .fetch_all(&$global.read)
             })
@@ -130,8 +157,8 @@ macro_rules! page {
     };
 }
 
-/// Up to `limit` items after `after`. No item is left out or told twice while none changes its
-/// place.
+/// Up to `limit` items after `after`; fewer when their documents come to `bytes_max`, but one at
+/// least if there is one. No item is left out or told twice while none changes its place.
 ///
 /// # Errors
 /// [`StorageError::InvalidData`] when `filter` is no JSON that Postgres can hold, or `q` holds a NUL.
@@ -139,7 +166,7 @@ pub async fn list(
     global: &Global,
     scope: &TenantScope,
     query: &ListQuery,
-) -> Result<Read<Vec<ItemRow>>, StorageError> {
+) -> Result<Read<Page>, StorageError> {
     let rows = match (query.order.by, query.order.descending) {
         (OrderBy::Id, false) => {
             page!(global, scope, query, "(id > $5 AND $6::timestamptz IS NOT NULL)", "id", "i.id")
@@ -187,8 +214,9 @@ pub async fn list(
     };
     let first = rows.first().ok_or(NO_EPOCH)?;
     let at = bookmark(first.at_epoch, &first.at_lsn)?;
+    let more = rows.last().is_some_and(|row| row.more == Some(true));
     let items = rows.into_iter().filter_map(|row| row.item().transpose());
-    Ok(Read { value: items.collect::<Result<_, _>>()?, at })
+    Ok(Read { value: Page { items: items.collect::<Result<_, _>>()?, more }, at })
 }
 
 /// The tenant's collections by name, and how many items each holds. Counts them all.

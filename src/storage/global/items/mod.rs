@@ -5,7 +5,7 @@
 
 mod list;
 
-pub use list::{ListPosition, ListQuery, Order, OrderBy, collections, list};
+pub use list::{ListPosition, ListQuery, Order, OrderBy, Page, collections, list};
 
 use super::{Global, WriteTx, bounded, stored_epoch};
 use crate::{

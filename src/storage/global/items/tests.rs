@@ -179,8 +179,10 @@ async fn a_mebibyte_of_short_words_is_kept_and_its_beginning_found(pool: PgPool)
             order: Order { by: OrderBy::Id, descending: false },
             after: None,
             limit: 10,
+            bytes_max: i64::MAX,
         };
-        assert_eq!(list(&at.global, &at.scope, &query).await.unwrap().value.len(), found, "{q}");
+        let page = list(&at.global, &at.scope, &query).await.unwrap().value;
+        assert_eq!(page.items.len(), found, "{q}");
     }
 }
 
@@ -231,12 +233,13 @@ mod lists {
             order: Order { by, descending },
             after: None,
             limit: 7,
+            bytes_max: i64::MAX,
         }
     }
 
     async fn ids(at: &Fixture, query: &ListQuery) -> Vec<ItemId> {
-        let rows = list(&at.global, &at.scope, query).await.unwrap().value;
-        rows.iter().map(|row| row.id).collect()
+        let page = list(&at.global, &at.scope, query).await.unwrap().value;
+        page.items.iter().map(|row| row.id).collect()
     }
 
     #[sqlx::test(migrations = "migrations/global")]
@@ -258,12 +261,57 @@ mod lists {
                 let mut seen = Vec::new();
                 loop {
                     let page = list(&at.global, &at.scope, &query).await.unwrap().value;
-                    assert!(page.len() <= 7);
-                    let Some(last) = page.last() else { break };
-                    query.after = Some(last.place(by));
-                    seen.extend(page);
+                    assert!(page.items.len() <= 7);
+                    query.after = page.items.last().map(|last| last.place(by));
+                    seen.extend(page.items);
+                    if !page.more {
+                        break;
+                    }
                 }
                 assert_eq!(seen, expected, "{by:?} {descending}");
+            }
+        }
+    }
+
+    /// Three documents of 1,000 bytes and nine small ones, in turns.
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_page_ends_when_its_bytes_do(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let large = format!(r#"{{"a": "{}"}}"#, "x".repeat(991));
+        let mut rows = Vec::new();
+        for number in 1..=12 {
+            let data = if number % 4 == 0 { &large } else { "{}" };
+            rows.push(make(&at, id(number), data).await);
+        }
+        assert_eq!(rows[3].data.len(), 1_000);
+        // A page's bytes, its limit, and how many items each page has.
+        let cases: [(i64, i64, &[usize]); 10] = [
+            (1, 200, &[1; 12]),
+            (2, 200, &[1; 12]),
+            (3, 200, &[2, 2, 2, 2, 2, 2]),
+            (1_000, 200, &[4, 4, 4]),
+            (1_006, 200, &[4, 4, 4]),
+            (1_007, 200, &[5, 5, 2]),
+            (2_018, 200, &[11, 1]),
+            (2_019, 200, &[12]),
+            (i64::MAX, 200, &[12]),
+            (1_007, 4, &[4, 4, 4]),
+        ];
+        for (bytes_max, limit, expected) in cases {
+            for by in [OrderBy::Id, OrderBy::CreatedAt, OrderBy::UpdatedAt] {
+                let mut query = ListQuery { limit, bytes_max, ..query(by, false) };
+                let (mut seen, mut pages) = (Vec::new(), Vec::new());
+                loop {
+                    let page = list(&at.global, &at.scope, &query).await.unwrap().value;
+                    pages.push(page.items.len());
+                    query.after = page.items.last().map(|last| last.place(by));
+                    seen.extend(page.items);
+                    if !page.more {
+                        break;
+                    }
+                }
+                assert_eq!(pages, expected, "{bytes_max} by {by:?}");
+                assert!(seen == rows, "{bytes_max} by {by:?}");
             }
         }
     }
@@ -273,7 +321,7 @@ mod lists {
         let at = Fixture::new(&pool).await;
         let written_at = at.write(async |tx| make_one(tx, &at.scope, &at.op).await).await.1;
         let read = list(&at.global, &at.other, &query(OrderBy::Id, false)).await.unwrap();
-        assert!(read.value.is_empty() && read.at >= written_at);
+        assert!(read.value.items.is_empty() && !read.value.more && read.at >= written_at);
     }
 
     async fn make_one(
