@@ -1,24 +1,28 @@
 //! The two hottest reads, an item by id and a credential by hash, on one pipelined connection.
 //!
-//! A pool lends a connection to one request at a time; here the requests of one worker share one,
-//! and each is sent without waiting for the answers before it. That is the difference between 0.4
-//! and 1.0 of what Postgres can do (`shared/performance.md`).
+//! A pool lends a connection to one request at a time; here the requests of one worker share one:
+//! that is the difference between 0.4 and 1.0 of what `pgbench` can do (`shared/performance.md`).
+//! Items that are asked for at the same time are asked for in one statement ([`gather`]), which is
+//! how to get past 1.0.
 //!
 //! The connection is made when first needed and made again when it is lost: by one caller at a time,
 //! after a pause that grows to a second, during which everyone else is refused at once.
 
+mod gather;
+
 use super::{
     LOCK_MS_MAX, NO_EPOCH, Read,
     api_keys::{self, KeyRow},
-    bookmark,
     items::ItemRow,
     stored_epoch,
 };
 use crate::{
     config::DatabaseConfig,
     storage::{StorageError, TenantScope, tls},
-    vocab::{Clock as _, Collection, ItemId, Op, SystemClock},
+    vocab::{Bookmark, Clock as _, Collection, ItemId, Lsn, Op, SystemClock},
 };
+use futures_util::FutureExt as _;
+use gather::{Asks, Gatherer};
 use secrecy::ExposeSecret as _;
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -26,26 +30,32 @@ use std::{
 };
 use tokio_postgres::{
     Client, Row, Statement,
-    types::{ToSql, Type},
+    types::{PgLsn, Type},
 };
 
 /// One row whatever is found, because the position is asked in the same statement.
-const ITEM: &str = "SELECT p.epoch, p.lsn::text, i.epoch, i.version, i.data::text, i.created_at, \
-     i.updated_at \
-     FROM cluster_position AS p \
-     LEFT JOIN item AS i ON i.tenant_id = $1 AND i.collection = $2 AND i.id = $3";
-
 const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k.name, k.prefix, \
      k.scopes, k.created_at, k.expires_at, k.revoked_at \
      FROM cluster_position AS p \
      LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON k.secret_hash = $1";
+
+/// Plans are made once, for any number of asks, and never by the size of a table that was small or
+/// unknown when they were made: each row is found by its index. Costs so raised would call for JIT.
+const PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// Between two attempts to connect: short enough to be back within a second of the database,
 /// long enough not to hinder its start.
 const PAUSE_MS_MIN: u64 = 20;
 const PAUSE_MS_MAX: u64 = 1_000;
 
-/// One pipelined connection; all clones share it. Make one per worker.
+/// One shared connection; all clones share it. Make one per worker.
 #[derive(Clone)]
 pub struct HotReads {
     shared: Arc<Shared>,
@@ -61,10 +71,10 @@ struct Shared {
     retry: tokio::sync::Mutex<Retry>,
 }
 
-/// The connection and its statements. Dropping the last one closes it.
+/// The connection and what is asked on it. Dropping the last one closes it.
 struct Live {
-    client: Client,
-    item: Statement,
+    client: Arc<Client>,
+    items: Asks,
     api_key: Statement,
 }
 
@@ -89,12 +99,16 @@ impl HotReads {
     pub fn new(config: &DatabaseConfig) -> Result<Self, StorageError> {
         let (mut postgres, tls) = tls::parse(config.read_url.expose_secret())?;
         let connect_ms_max = Duration::from_millis(config.acquire_ms_max);
-        let settings = format!(
-            "{} -c default_transaction_read_only=on -c statement_timeout={} -c lock_timeout={}",
-            postgres.get_options().unwrap_or_default(),
-            config.statement_ms_max,
-            LOCK_MS_MAX.min(config.statement_ms_max),
-        );
+        let theirs = postgres.get_options().unwrap_or_default();
+        let statement_ms = config.statement_ms_max.to_string();
+        let lock_ms = LOCK_MS_MAX.min(config.statement_ms_max).to_string();
+        let bounds = [
+            ("default_transaction_read_only", "on"),
+            ("statement_timeout", &*statement_ms),
+            ("lock_timeout", &*lock_ms),
+        ];
+        let ours = PLANS.iter().chain(&bounds).map(|(name, value)| format!("-c {name}={value}"));
+        let settings = std::iter::once(theirs.to_owned()).chain(ours).collect::<Vec<_>>().join(" ");
         postgres.application_name("godwit").options(settings).connect_timeout(connect_ms_max);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -120,20 +134,23 @@ impl HotReads {
         id: ItemId,
         op: &Op,
     ) -> Result<Read<Option<ItemRow>>, StorageError> {
-        let (tenant, name, uuid) = (scope.tenant().as_uuid(), collection.as_str(), id.as_uuid());
-        let row = self.row(|live| &live.item, &[&tenant, &name, &uuid], op).await?;
-        let at = bookmark(row.try_get(0)?, row.try_get(1)?)?;
-        let Some(epoch) = row.try_get(2)? else {
+        let ask = |live: Arc<Live>| {
+            let collection = collection.clone();
+            async move { live.items.row(scope.tenant(), collection, id).await }
+        };
+        let row = self.row(ask, op).await?;
+        let at = position(row.try_get(1)?, row.try_get(2)?)?;
+        let Some(epoch) = row.try_get(3)? else {
             return Ok(Read { value: None, at });
         };
         let item = ItemRow {
             id,
             collection: collection.clone(),
             epoch: stored_epoch("item", epoch)?,
-            version: row.try_get(3)?,
-            data: row.try_get(4)?,
-            created_at: row.try_get(5)?,
-            updated_at: row.try_get(6)?,
+            version: row.try_get(4)?,
+            data: row.try_get(5)?,
+            created_at: row.try_get(6)?,
+            updated_at: row.try_get(7)?,
         };
         Ok(Read { value: Some(item), at })
     }
@@ -147,7 +164,11 @@ impl HotReads {
         secret_hash: &[u8; 32],
         op: &Op,
     ) -> Result<Read<Option<KeyRow>>, StorageError> {
-        let row = self.row(|live| &live.api_key, &[&secret_hash.as_slice()], op).await?;
+        let ask = |live: Arc<Live>| async move {
+            let found = live.client.query_opt(&live.api_key, &[&secret_hash.as_slice()]).await?;
+            found.ok_or(NO_EPOCH)
+        };
+        let row = self.row(ask, op).await?;
         let stored = api_keys::Stored {
             at_epoch: row.try_get(0)?,
             at_lsn: row.try_get(1)?,
@@ -164,30 +185,29 @@ impl HotReads {
         stored.read()
     }
 
-    /// The one row of a statement. Tried once more when replay cancelled it, or when the connection
+    /// The row that `ask` gets. Tried once more when replay cancelled it, or when the connection
     /// turned out to be dead: a read does no harm twice.
-    async fn row(
-        &self,
-        statement: fn(&Live) -> &Statement,
-        parameters: &[&(dyn ToSql + Sync)],
-        op: &Op,
-    ) -> Result<Row, StorageError> {
-        match self.attempt(statement, parameters, op).await? {
-            Ok(row) => Ok(row),
+    async fn row<F>(&self, ask: impl Fn(Arc<Live>) -> F, op: &Op) -> Result<Row, StorageError>
+    where
+        F: Future<Output = Result<Row, StorageError>>,
+    {
+        match self.attempt(&ask, op).await? {
             Err(StorageError::RecoveryConflict(_) | StorageError::Unavailable(_)) => {
-                self.attempt(statement, parameters, op).await?
+                self.attempt(&ask, op).await?
             }
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 
     /// The outer error: no connection. The inner one: what the statement came to on it.
-    async fn attempt(
+    async fn attempt<F>(
         &self,
-        statement: fn(&Live) -> &Statement,
-        parameters: &[&(dyn ToSql + Sync)],
+        ask: impl Fn(Arc<Live>) -> F,
         op: &Op,
-    ) -> Result<Result<Row, StorageError>, StorageError> {
+    ) -> Result<Result<Row, StorageError>, StorageError>
+    where
+        F: Future<Output = Result<Row, StorageError>>,
+    {
         let live = match self.live() {
             Some(live) => live,
             None => match tokio::time::timeout(op.remaining(), self.connect()).await {
@@ -196,25 +216,23 @@ impl HotReads {
             },
         };
         let bound = self.shared.answer_ms_max.min(op.remaining());
-        let answer = live.client.query_opt(statement(&live), parameters);
-        let Ok(outcome) = tokio::time::timeout(bound, answer).await else {
+        let Ok(outcome) = tokio::time::timeout(bound, ask(Arc::clone(&live))).await else {
             if bound == self.shared.answer_ms_max {
                 // It neither answered nor ended the statement: whatever is sent here waits too.
                 self.forget(&live);
             }
             return Ok(Err(StorageError::Timeout));
         };
-        let row = outcome.map_err(StorageError::from).and_then(|row| row.ok_or(NO_EPOCH));
-        if matches!(row, Err(StorageError::Unavailable(_))) {
+        if matches!(outcome, Err(StorageError::Unavailable(_))) {
             // Dead, or told by the server that it is about to be.
             self.forget(&live);
         }
-        Ok(row)
+        Ok(outcome)
     }
 
     fn live(&self) -> Option<Arc<Live>> {
         let live = self.shared.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.as_ref().filter(|live| !live.client.is_closed()).cloned()
+        live.as_ref().filter(|live| live.usable()).cloned()
     }
 
     fn forget(&self, hung: &Arc<Live>) {
@@ -258,29 +276,35 @@ impl HotReads {
 impl Shared {
     async fn open(&self) -> Result<Live, StorageError> {
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
-        drive(connection);
-        let (item, api_key) = futures_util::future::try_join(
-            client.prepare_typed(ITEM, &[Type::UUID, Type::TEXT, Type::UUID]),
+        // Moves the connection's bytes; the requests that wait when it ends get the error.
+        drive(connection.map(drop));
+        let (items, api_key) = futures_util::future::try_join(
+            client.prepare_typed(gather::ITEMS, &gather::PARAMETERS),
             client.prepare_typed(API_KEY, &[Type::BYTEA]),
         )
         .await?;
-        Ok(Live { client, item, api_key })
+        let client = Arc::new(client);
+        let (items, gatherer) = Gatherer::new(Arc::clone(&client), items, self.answer_ms_max);
+        drive(gatherer.run());
+        Ok(Live { client, items, api_key })
     }
 }
 
-/// Moves the connection's bytes. Ends by itself with its client, or with the connection; the
-/// requests then waiting get the error, so nothing is lost by dropping it here.
-#[expect(clippy::disallowed_methods, reason = "the driver's own half, which ends with its client")]
-fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
-where
-    tokio_postgres::Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>>,
-    S: Send + 'static,
-    T: Send + 'static,
-    tokio_postgres::Connection<S, T>: Send,
-{
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
+impl Live {
+    fn usable(&self) -> bool {
+        !self.client.is_closed() && !self.items.is_closed()
+    }
+}
+
+/// Either end of the connection: it ends by itself when the other is dropped, or with the
+/// connection, and whoever waits for it is told; nothing is lost by letting go of it here.
+#[expect(clippy::disallowed_methods, reason = "the connection's own halves, which end with it")]
+fn drive(half: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(half);
+}
+
+fn position(epoch: i64, lsn: PgLsn) -> Result<Bookmark, StorageError> {
+    Ok(Bookmark { epoch: stored_epoch("cluster_epoch", epoch)?, lsn: Lsn::new(lsn.into()) })
 }
 
 #[cfg(test)]

@@ -79,6 +79,116 @@ async fn a_lost_connection_is_made_again_without_a_failed_read(pool: PgPool) {
     }
 }
 
+/// Statements for items on this connection so far.
+async fn statements(hot: &HotReads) -> i64 {
+    let count = "SELECT sum(generic_plans)::bigint FROM pg_prepared_statements \
+                 WHERE statement LIKE '%ORDINALITY%'";
+    hot.live().unwrap().client.query_one(count, &[]).await.unwrap().get(0)
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+     AND datname = current_database() AND application_name = 'godwit'";
+
+/// Holds one statement up at a lock while `asks` gather behind it.
+async fn while_held_up<T>(at: &Fixture, hot: &HotReads, asks: impl Future<Output = T>) -> T {
+    hot.item(&at.scope, &books(), ItemId::mint(&at.op), &at.op).await.unwrap();
+    let mut holder = at.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE item").execute(&mut *holder).await.unwrap();
+    let books = books();
+    let first = hot.item(&at.scope, &books, ItemId::mint(&at.op), &at.op);
+    let release = async {
+        at.until(WAITING, 1).await;
+        holder.commit().await.unwrap();
+    };
+    let (first, (), outcome) = tokio::join!(first, release, asks);
+    first.unwrap();
+    outcome
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn reads_that_gather_are_one_statement_and_each_gets_its_own_item(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let hot = HotReads::new(&at.config).unwrap();
+    let (mine, _) = make(&at).await;
+    let (also_mine, _) = make(&at).await;
+    let shelf: Collection = "shelf".parse().unwrap();
+    let nothing = ItemId::mint(&at.op);
+    let wanted = [
+        (&at.scope, books(), mine.id, Some(&mine)),
+        (&at.other, books(), mine.id, None),
+        (&at.scope, shelf, mine.id, None),
+        (&at.scope, books(), also_mine.id, Some(&also_mine)),
+        (&at.scope, books(), nothing, None),
+        (&at.scope, books(), mine.id, Some(&mine)),
+    ];
+    let asks =
+        wanted.iter().map(|(scope, collection, id, _)| hot.item(scope, collection, *id, &at.op));
+    let answers = while_held_up(&at, &hot, futures_util::future::join_all(asks)).await;
+    for (answer, (.., expected)) in answers.into_iter().zip(&wanted) {
+        assert_eq!(answer.unwrap().value.as_ref(), *expected);
+    }
+    // The one before, the one held up, and one for all that gathered meanwhile.
+    assert_eq!(statements(&hot).await, 3);
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn who_gives_up_is_not_asked_for_and_holds_nobody_up(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let hot = HotReads::new(&at.config).unwrap();
+    let (mine, _) = make(&at).await;
+    let hasty = testing::op(Duration::from_millis(1));
+    let asks = async {
+        let given_up = hot.item(&at.scope, &books(), mine.id, &hasty).await;
+        (given_up, hot.item(&at.scope, &books(), mine.id, &at.op).await)
+    };
+    let (given_up, answered) = Box::pin(while_held_up(&at, &hot, asks)).await;
+    assert!(matches!(given_up, Err(StorageError::Timeout)), "{given_up:?}");
+    assert_eq!(answered.unwrap().value, Some(mine));
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn an_item_that_cannot_be_read_spoils_no_other_read(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let (bad, _) = make(&at).await;
+    let (good, _) = make(&at).await;
+    let spoil = format!(
+        "ALTER TABLE item RENAME TO item_kept;
+         CREATE VIEW item AS SELECT tenant_id, collection, id, epoch, version,
+             CASE WHEN id = '{}' THEN id::text::jsonb ELSE data END AS data, created_at, updated_at
+         FROM item_kept;
+         GRANT SELECT ON item TO godwit_read",
+        bad.id
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(spoil)).execute(&at.pool).await.unwrap();
+    let hot = HotReads::new(&at.config).unwrap();
+    let books = books();
+    let asks = [good.id, bad.id, good.id];
+    let asks = asks.iter().map(|id| hot.item(&at.scope, &books, *id, &at.op));
+    let answers = while_held_up(&at, &hot, futures_util::future::join_all(asks)).await;
+    let [first, refused, last] = answers.try_into().unwrap();
+    assert!(matches!(refused, Err(StorageError::InvalidData(_))), "{refused:?}");
+    assert_eq!(first.unwrap().value.as_ref(), Some(&good));
+    assert_eq!(last.unwrap().value.as_ref(), Some(&good));
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn a_statement_held_up_too_long_ends_for_all_that_are_in_it(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    let mut config = at.config.clone();
+    config.statement_ms_max = 50;
+    let hot = HotReads::new(&config).unwrap();
+    let books = books();
+    hot.item(&at.scope, &books, ItemId::mint(&at.op), &at.op).await.unwrap();
+    let mut holder = at.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE item").execute(&mut *holder).await.unwrap();
+    let asks = (0..3).map(|_| hot.item(&at.scope, &books, ItemId::mint(&at.op), &at.op));
+    for outcome in futures_util::future::join_all(asks).await {
+        assert!(matches!(outcome, Err(StorageError::Timeout)), "{outcome:?}");
+    }
+    holder.rollback().await.unwrap();
+    hot.item(&at.scope, &books, ItemId::mint(&at.op), &at.op).await.unwrap();
+}
+
 /// An address where nobody listens: bound, then let go.
 fn deserted() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -121,15 +231,17 @@ async fn an_item_is_found_by_its_primary_key_before_there_are_statistics(pool: P
     let at = Fixture::new(&pool).await;
     let tenant = at.scope.tenant().as_uuid();
     let mut session = pool.acquire().await.unwrap();
+    let plans = PLANS.map(|(name, value)| format!("SET {name} = {value};")).concat();
     let fill = format!(
-        "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+        "PREPARE hot (uuid[], text[], uuid[]) AS {};
+         {plans}
+         INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
          SELECT '{tenant}', 'books', gen_random_uuid(), 1, 1, '{{}}', now(), now()
-         FROM generate_series(1, 3000);
-         SET plan_cache_mode = force_generic_plan;
-         PREPARE hot (uuid, text, uuid) AS {ITEM}"
+         FROM generate_series(1, 3000);",
+        gather::ITEMS,
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut *session).await.unwrap();
-    let explain = format!("EXPLAIN EXECUTE hot ('{tenant}', 'books', '{tenant}')");
+    let explain = format!("EXPLAIN EXECUTE hot ('{{{tenant}}}', '{{books}}', '{{{tenant}}}')");
     let plan: Vec<String> =
         sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *session).await.unwrap();
     assert!(plan.iter().any(|line| line.contains("using item_pkey on item")), "{plan:#?}");
