@@ -16,7 +16,8 @@ use crate::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::{
-    net::IpAddr,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -57,12 +58,21 @@ impl Standing {
     }
 }
 
+/// Whose bucket it is. Spelled out only where Redis is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Subject {
+    Credential(ApiKeyId),
+    V4(Ipv4Addr),
+    /// An IPv6 caller owns at least a /64.
+    V6Network([u16; 4]),
+}
+
 struct Kind {
     of: LimitKind,
     label: BucketLabel,
     bucket: Bucket,
-    leases: moka::sync::Cache<String, Arc<Lease>>,
-    local: DefaultKeyedRateLimiter<String>,
+    leases: moka::sync::Cache<Subject, Arc<Lease>>,
+    local: DefaultKeyedRateLimiter<Subject>,
 }
 
 #[derive(Default)]
@@ -126,14 +136,14 @@ impl Limiter {
     }
 
     pub async fn credential(&self, id: ApiKeyId, op: &Op, metrics: &Metrics) -> Standing {
-        self.take(&self.credential, id.to_string(), op, metrics).await
+        self.take(&self.credential, Subject::Credential(id), op, metrics).await
     }
     pub async fn address(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
-        self.take(&self.address, caller(address), op, metrics).await
+        self.take(&self.address, address.into(), op, metrics).await
     }
     /// Counts a refused credential against its address.
     pub async fn refused(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
-        self.take(&self.refused, caller(address), op, metrics).await
+        self.take(&self.refused, address.into(), op, metrics).await
     }
 
     /// Forgets callers that the local bound has not seen for a while. For a loop.
@@ -149,9 +159,9 @@ impl Limiter {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn take(&self, kind: &Kind, id: String, op: &Op, metrics: &Metrics) -> Standing {
+    async fn take(&self, kind: &Kind, id: Subject, op: &Op, metrics: &Metrics) -> Standing {
         let standing = if self.now_ms() < self.away_until_ms.load(Ordering::Relaxed) {
-            local(kind, &id)
+            local(kind, id)
         } else {
             self.take_shared(kind, id, op).await
         };
@@ -164,10 +174,10 @@ impl Limiter {
         standing
     }
 
-    async fn take_shared(&self, kind: &Kind, id: String, op: &Op) -> Standing {
+    async fn take_shared(&self, kind: &Kind, id: Subject, op: &Op) -> Standing {
         let lease = match kind.leases.get(&id) {
             Some(lease) => lease,
-            None => kind.leases.get_with(id.clone(), Arc::default),
+            None => kind.leases.get_with(id, Arc::default),
         };
         if let Some(standing) = self.spend(kind, &lease) {
             return standing;
@@ -176,12 +186,13 @@ impl Limiter {
         if let Some(standing) = self.spend(kind, &lease) {
             return standing;
         }
-        match limits::take(&self.redis, kind.bucket, kind.of, &id, kind.chunk(), op).await {
+        let name = id.to_string();
+        match limits::take(&self.redis, kind.bucket, kind.of, &name, kind.chunk(), op).await {
             Ok(taken) => self.refill(kind, &lease, taken),
             Err(error) => {
                 tracing::warn!(error = %error, "rate limits are local while Redis does not answer");
                 self.away_until_ms.store(self.now_ms() + AWAY_MS, Ordering::Relaxed);
-                local(kind, &id)
+                local(kind, id)
             }
         }
     }
@@ -235,8 +246,8 @@ fn full_in_ms(bucket: Bucket, remaining: u64) -> u64 {
     u64::from(bucket.burst).saturating_sub(remaining) * 1_000 / u64::from(bucket.per_second.max(1))
 }
 
-fn local(kind: &Kind, id: &String) -> Standing {
-    let allowed = kind.local.check_key(id).is_ok();
+fn local(kind: &Kind, id: Subject) -> Standing {
+    let allowed = kind.local.check_key(&id).is_ok();
     let reset = Duration::from_millis(if allowed {
         0
     } else {
@@ -245,13 +256,27 @@ fn local(kind: &Kind, id: &String) -> Standing {
     Standing { bucket: kind.bucket, remaining: u32::from(allowed), reset, local: true, allowed }
 }
 
-/// An IPv6 caller owns at least a /64.
-fn caller(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+impl From<IpAddr> for Subject {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Self::V6Network([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// As in the bucket's name in Redis.
+impl fmt::Display for Subject {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credential(id) => id.fmt(out),
+            Self::V4(address) => address.fmt(out),
+            Self::V6Network([a, b, c, d]) => {
+                write!(out, "{}/64", Ipv6Addr::new(*a, *b, *c, *d, 0, 0, 0, 0))
+            }
         }
     }
 }
@@ -295,14 +320,10 @@ mod tests {
 
     #[test]
     fn an_ipv6_caller_is_its_network() {
-        assert_eq!(
-            caller("2001:db8:1:2:3::1".parse().unwrap()),
-            caller("2001:db8:1:2:ffff::2".parse().unwrap())
-        );
-        assert_ne!(
-            caller("2001:db8:1:2::1".parse().unwrap()),
-            caller("2001:db8:1:3::1".parse().unwrap())
-        );
-        assert_eq!(caller("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1");
+        let subject = |text: &str| Subject::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(subject("2001:db8:1:2:3::1"), subject("2001:db8:1:2:ffff::2"));
+        assert_ne!(subject("2001:db8:1:2::1"), subject("2001:db8:1:3::1"));
+        assert_eq!(subject("2001:db8:1:2:9::1").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(subject("::ffff:192.0.2.1").to_string(), "192.0.2.1");
     }
 }
