@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-GODWIT = TOP / "target/release/godwit"
+GODWIT = TOP / "target/dist/godwit"
 
 
 def say(text):
@@ -41,7 +41,7 @@ class Lab:
         self._down()
         shutil.rmtree(self.dir, ignore_errors=True)
         command = [GODWIT, "lab", "up", "--detach", "--dir", self.dir, "--wan", "off"]
-        say("starting a laboratory, release build, no distance between its regions")
+        say("starting a laboratory, no distance between its regions")
         run([*command, "--port-base", str(self.port_base)])
         self.facts = json.loads((self.dir / "lab.json").read_text())
         self.key = self.facts["tenant"]["api_key"]
