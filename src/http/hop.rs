@@ -9,19 +9,22 @@ use super::{
 use crate::{
     routing::{
         envelope::Bearer,
-        forward::{Body, ForwardError, Outgoing},
+        forward::{Body, ForwardError, Incoming, Outgoing},
     },
     telemetry::trace,
     vocab::{Epoch, Region},
 };
 use actix_web::{
     HttpRequest, HttpResponse,
+    body::SizedStream,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{HeaderName, HeaderValue},
     },
     web::Bytes,
 };
+use futures_util::stream;
+use std::convert::Infallible;
 
 /// What handlers read of a request's header fields. All else stays at the edge: credentials and
 /// whatever a client might pass off as a region's word.
@@ -95,10 +98,25 @@ pub async fn carry(
             answer.append_header((name, value));
         }
     }
+    if request.method() == Method::HEAD {
+        return Ok(match length(&incoming) {
+            Some(length) => answer.body(SizedStream::new(length, stream::empty::<Nothing>())),
+            None => answer.finish(),
+        });
+    }
     Ok(match incoming.body {
         Body::Whole(bytes) => answer.body(bytes),
         Body::Stream(chunks) => answer.streaming(chunks),
     })
+}
+
+/// The body of an answer to HEAD: of a length that is told, and never sent.
+type Nothing = Result<Bytes, Infallible>;
+
+/// How long the primary says that its answer is, or would have been.
+fn length(incoming: &Incoming) -> Option<u64> {
+    let (_, value) = incoming.headers.iter().find(|(name, _)| name == "content-length")?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn carried(request: &HttpRequest) -> Vec<(&'static str, Vec<u8>)> {

@@ -1,4 +1,5 @@
-//! The table of routes: method, path, intent, scope, handler. What is not in it does not exist.
+//! The table of routes: method, path, intent, scope, handler. What is not in it does not exist; a GET
+//! is a HEAD too.
 
 use super::{admin, items, writes};
 use crate::{
@@ -6,7 +7,12 @@ use crate::{
     telemetry::metrics::{Metrics, RouteMetrics},
     vocab::Scope,
 };
-use actix_web::{Route as Handler, http::Method};
+use actix_web::{
+    Route as Handler,
+    guard::{GuardContext, fn_guard},
+    http::Method,
+    web,
+};
 
 /// One method of one path. Every route of the table takes an API key with `scope` and belongs to
 /// the key's tenant.
@@ -25,10 +31,21 @@ impl Route {
         self.intent == Intent::Write
     }
 
-    /// The handler behind a method's guard.
+    /// The methods it answers. HEAD must be where GET is (RFC 9110 section 9.1): the handler's
+    /// answer is the same, and the server keeps its body back.
     #[must_use]
-    pub fn handler(&self) -> Handler {
-        (self.handler)(actix_web::web::method(self.method.clone()))
+    pub fn methods(&self) -> &[Method] {
+        match self.method {
+            Method::GET => &[Method::GET, Method::HEAD],
+            _ => std::slice::from_ref(&self.method),
+        }
+    }
+
+    /// The handler behind a guard of its methods.
+    #[must_use]
+    pub fn handler(&'static self) -> Handler {
+        let ours = |context: &GuardContext<'_>| self.methods().contains(&context.head().method);
+        (self.handler)(web::route().guard(fn_guard(ours)))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{config::InternalTls, storage::global::hot::HotReads};
 use actix_web::{
     App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
     dev::{Server, ServerHandle},
+    http::Method,
     middleware::from_fn,
     web::{self, Data, PayloadConfig, ServiceConfig},
 };
@@ -171,7 +172,7 @@ fn api(config: &mut ServiceConfig, listener: Listener) {
         let mut resource = web::resource(first.path);
         let mut allow = Vec::new();
         while let Some(route) = ROUTES.get(index).filter(|route| route.path == first.path) {
-            allow.push(route.method.as_str());
+            allow.extend(route.methods().iter().map(Method::as_str));
             resource = resource.route(gated(index, listener));
             index += 1;
         }

@@ -190,17 +190,17 @@ async fn paths(caller: &mut Caller, region: &str) -> anyhow::Result<()> {
         told(caller.ask(region, Method::GET, path), NOT_FOUND, &format!("{region}: {path}"))
             .await?;
     }
-    for (method, path) in [
-        (Method::DELETE, "/v1/collections"),
-        (Method::PATCH, ITEMS),
-        (Method::GET, "/v1/collections/x/items:batch"),
-        (Method::POST, "/v1/writes/x"),
-        (Method::from_bytes(b"BREW")?, "/v1/collections"),
+    for (method, path, allow) in [
+        (Method::DELETE, "/v1/collections", "GET, HEAD"),
+        (Method::PATCH, ITEMS, "GET, HEAD, POST"),
+        (Method::GET, "/v1/collections/x/items:batch", "POST"),
+        (Method::POST, "/v1/writes/x", "GET, HEAD"),
+        (Method::from_bytes(b"BREW")?, "/v1/collections", "GET, HEAD"),
     ] {
         let what = format!("{region}: {method} {path}");
         let told = told(caller.ask(region, method, path), (405, "method-not-allowed"), &what);
         let told = told.await?;
-        ensure!(told.header("allow").is_some(), "{what}: no Allow: {told}");
+        ensure!(told.header("allow") == Some(allow), "{what}: {told}");
     }
     // Names of things that cannot be.
     for path in [

@@ -3,6 +3,7 @@
 use crate::{
     client::{Answer, item},
     harness::{self, AP, EU, US},
+    raw,
 };
 use anyhow::{Context as _, ensure};
 use futures_util::future::join_all;
@@ -74,6 +75,48 @@ pub async fn an_item_lives_through_all_its_changes_far_from_the_primary() -> any
         caller.ask(AP, Method::PUT, &path).header("if-none-match", "*").json(&json!({"e": 5}));
     let back = ask.send().await?.wants(201)?;
     ensure!(back.version()? > 3 && back.header("location") == Some(&path), "{back}");
+    Ok(())
+}
+
+pub async fn a_head_is_answered_as_its_get_without_the_body() -> anyhow::Result<()> {
+    const ALIKE: [&str; 6] =
+        ["content-type", "etag", "cache-control", "godwit-route", "godwit-region", "godwit-epoch"];
+    let cluster = harness::shared().await?;
+    let mut caller = cluster.caller();
+    let mut paths = vec!["/v1/collections/items-head/items?limit=2".to_owned()];
+    // The second is passed on as it comes when it is forwarded.
+    for length in [1, 200_000] {
+        let data = json!({"text": "x".repeat(length)});
+        let made = caller.create(US, "items-head", &data).await?.wants(201)?;
+        paths.push(item("items-head", &made.id()?));
+    }
+    paths.push(item("items-head", "0193a0de-0000-7000-8000-000000000000"));
+    paths.push("/v1/collections/items-head/items?limit=0".to_owned());
+    for (region, consistency) in [(US, "session"), (AP, "session"), (AP, "strong")] {
+        for path in &paths {
+            for tag in ["\"1.1\"", "\"1.9\""] {
+                let mut ask = async |method| {
+                    let ask = caller.ask(region, method, path).header("if-none-match", tag);
+                    ask.header("godwit-consistency", consistency).send().await
+                };
+                let (got, told) = (ask(Method::GET).await?, ask(Method::HEAD).await?);
+                let what = format!("{path} in {region}, {consistency}: {got} and {told}");
+                ensure!(got.status == told.status && told.body.is_empty(), "{what}");
+                for name in ALIKE {
+                    ensure!(got.header(name) == told.header(name), "{name} of {what}");
+                }
+                let length = (told.status != 304).then(|| got.body.len().to_string());
+                ensure!(told.header("content-length") == length.as_deref(), "{what}");
+            }
+            // Not a byte of it, which a client library might pass over.
+            let base = &cluster.region(region).public;
+            let key = caller.key.clone().context("a key")?;
+            let more = format!("godwit-consistency: {consistency}");
+            let bytes = raw::head("HEAD", path, &key, &[&more]);
+            let told = raw::send(base, &bytes, false).await?;
+            ensure!(told.body.is_empty() && told.header("content-length").is_some(), "{told}");
+        }
+    }
     Ok(())
 }
 

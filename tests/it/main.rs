@@ -65,6 +65,7 @@ fn trials() -> Vec<Trial> {
         }
         run items::{
             an_item_lives_through_all_its_changes_far_from_the_primary,
+            a_head_is_answered_as_its_get_without_the_body,
             a_merge_patch_changes_what_it_names,
             numbers_and_text_come_back_as_they_were,
             a_batch_is_all_or_nothing,

@@ -9,6 +9,7 @@ use godwit::{
     http::routes::{ROUTES, Route},
     vocab::Scope,
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const COLLECTION: &str = "tenancy";
@@ -28,10 +29,10 @@ impl Victim {
     async fn new(mut caller: Caller) -> anyhow::Result<Self> {
         let write = format!("{SECRET}-write");
         let path = format!("/v1/collections/{COLLECTION}/items");
-        let ask = caller.ask(US, reqwest::Method::POST, &path).header("idempotency-key", &write);
+        let ask = caller.ask(US, Method::POST, &path).header("idempotency-key", &write);
         let made = ask.json(&json!({"secret": SECRET})).send().await?.wants(201)?;
         let key = json!({"name": SECRET, "scopes": ["read"]});
-        let ask = caller.ask(US, reqwest::Method::POST, "/v1/admin/keys").json(&key);
+        let ask = caller.ask(US, Method::POST, "/v1/admin/keys").json(&key);
         let key = ask.send().await?.wants(201)?.id()?;
         Ok(Self { item: made.id()?, etag: made.etag()?, write, key, caller })
     }
@@ -43,7 +44,7 @@ impl Victim {
         let list = format!("/v1/collections/{COLLECTION}/items");
         let mut all = Vec::new();
         for path in [&item, &key, &list, "/v1/collections", "/v1/admin/keys"] {
-            let ask = self.caller.ask(US, reqwest::Method::GET, path);
+            let ask = self.caller.ask(US, Method::GET, path);
             all.push(ask.header("godwit-consistency", "strong").send().await?.wants(200)?.json());
         }
         Ok(all)
@@ -167,11 +168,17 @@ pub async fn every_route_wants_a_credential_with_its_scope() -> anyhow::Result<(
                 answer.wants_problem(403, "forbidden").context(name)?;
             }
             if route.method == "GET" {
+                let path = path_of(route, &victim)?;
+                let answer = nobody.clone().ask(region, Method::HEAD, &path).send().await?;
+                ensure!(answer.status == 401, "HEAD for {name}: {answer}");
                 let fitting = scoped.iter().find(|(scope, _)| *scope == route.scope);
                 let mut caller = fitting.context("a key of the scope")?.1.clone();
                 caller.bookmark.clone_from(&victim.caller.bookmark);
                 let answer = request(&mut caller, region, route, &victim)?.send().await?;
-                answer.wants(200).context(name)?;
+                let got = answer.wants(200).context(name.clone())?;
+                let answer = caller.ask(region, Method::HEAD, &path).send().await?;
+                let as_got = answer.header("content-type") == got.header("content-type");
+                ensure!(answer.status == 200 && as_got, "HEAD for {name}: {answer}");
             }
         }
     }

@@ -52,7 +52,8 @@ serves this API: reads are answered from the region's own replica, writes go to 
 Each answer carries `Godwit-Bookmark`; send it with the next request, to whichever region, and \
 you never read what is older than what you have seen or written.\n\n\
 Every error is a problem document (RFC 9457) whose `type` is `urn:godwit:problem:<kind>`; so are \
-the answers to unknown paths (404) and to methods that a path does not offer (405, with `Allow`).";
+the answers to unknown paths (404) and to methods that a path does not offer (405, with `Allow`). Where GET is offered, HEAD is: the same \
+answer without its body.";
 
 /// What one operation needs of the shared parts.
 #[derive(Default)]
