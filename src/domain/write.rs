@@ -54,6 +54,9 @@ pub enum Refused {
     NotFound,
     /// It exists, in another version than the precondition names.
     VersionConflict(Box<ItemRow>),
+    /// The same, in a version that an earlier operation of the batch made: with the batch refused,
+    /// there is no such version.
+    BatchConflict,
     Data(DataError),
     /// One operation of a batch, counted from 0; none of the batch has an effect.
     Operation {

@@ -383,6 +383,10 @@ impl From<Refused> for Problem {
         match refused {
             Refused::NotFound => Self::not_found(),
             Refused::VersionConflict(current) => super::items::version_conflict(&current),
+            Refused::BatchConflict => Self::new(
+                Kind::VersionConflict,
+                "An earlier operation of the batch changed the item, or made it.",
+            ),
             Refused::Data(error) => error.into(),
             Refused::Operation { index, refused } => {
                 Self::from(*refused).member("operation", json!(index))

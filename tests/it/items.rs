@@ -225,6 +225,49 @@ pub async fn a_batch_is_all_or_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub async fn a_refused_batch_shows_no_version_that_it_made() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let mut caller = cluster.caller();
+    let collection = "items-batch-own";
+    let made = caller.create(US, collection, &json!({"n": "a"})).await?.wants(201)?;
+    let path = format!("/v1/collections/{collection}/items:batch");
+    let there = made.id()?;
+    let fresh = fresh_id(&there);
+    let create = |id: &str| json!({"op": "create", "id": id, "data": {"n": "b"}});
+    let put_new = |id: &str| json!({"op": "put", "id": id, "data": {}, "if_none_match": "*"});
+    let patch =
+        |id: &str, tag: &str| json!({"op": "patch", "id": id, "data": {"m": 1}, "if_match": tag});
+    let delete = |id: &str| json!({"op": "delete", "id": id, "if_match": "*"});
+    // Whether the last operation, which is refused, met what is committed.
+    let cases = [
+        (vec![create(&fresh), create(&fresh)], false),
+        (vec![put_new(&fresh), create(&fresh)], false),
+        (vec![create(&fresh), patch(&fresh, "\"1.9\"")], false),
+        (vec![patch(&there, "\"1.1\""), patch(&there, "\"1.1\"")], false),
+        (vec![delete(&there), put_new(&there), put_new(&there)], false),
+        (vec![create(&there)], true),
+        (vec![create(&fresh), create(&there)], true),
+        (vec![put_new(&fresh), patch(&there, "\"1.9\"")], true),
+    ];
+    for (operations, committed) in cases {
+        let last = operations.len() - 1;
+        let ask = caller.ask(AP, Method::POST, &path).json(&json!({"operations": operations}));
+        let refused = ask.send().await?.wants_problem(412, "version-conflict")?;
+        let document = refused.json();
+        ensure!(document["operation"] == last, "{operations:?}: {refused}");
+        let current = committed.then(|| made.json());
+        ensure!(document.get("current") == current.as_ref(), "{operations:?}: {refused}");
+        let tag = committed.then_some("\"1.1\"");
+        ensure!(refused.header("etag") == tag, "{operations:?}: {refused}");
+    }
+    // The first of two is refused when the item was there before both.
+    let operations = json!({"operations": [create(&there), create(&there)]});
+    let refused = caller.ask(AP, Method::POST, &path).json(&operations).send().await?;
+    let document = refused.wants_problem(412, "version-conflict")?.json();
+    ensure!(document["operation"] == 0 && document["current"] == made.json(), "{document}");
+    Ok(())
+}
+
 /// Another id of the same form: UUIDs differ in their random end.
 fn fresh_id(id: &str) -> String {
     let (head, last) = id.split_at(id.len() - 1);

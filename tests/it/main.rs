@@ -69,6 +69,7 @@ fn trials() -> Vec<Trial> {
             a_merge_patch_changes_what_it_names,
             numbers_and_text_come_back_as_they_were,
             a_batch_is_all_or_nothing,
+            a_refused_batch_shows_no_version_that_it_made,
             a_repeated_write_has_one_effect,
             twins_at_the_same_time_have_one_effect,
         }

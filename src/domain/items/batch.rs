@@ -26,6 +26,17 @@ pub enum Operation {
     Delete { id: ItemId, matches: Match },
 }
 
+impl Operation {
+    const fn id(&self) -> ItemId {
+        match self {
+            Self::Create { id, .. }
+            | Self::Put { id, .. }
+            | Self::Patch { id, .. }
+            | Self::Delete { id, .. } => *id,
+        }
+    }
+}
+
 /// What one operation did.
 #[derive(Debug)]
 pub enum Done {
@@ -50,16 +61,25 @@ pub async fn run(
     }
     let mut done = Vec::with_capacity(operations.len());
     for (index, operation) in operations.iter().enumerate() {
-        done.push(run_one(tx, scope, collection, operation, op).await.map_err(
-            |error| match error {
-                WorkError::Refused(refused) => {
-                    WorkError::Refused(Refused::Operation { index, refused: Box::new(refused) })
-                }
-                WorkError::Storage(_) => error,
-            },
-        )?);
+        match run_one(tx, scope, collection, operation, op).await {
+            Ok(one) => done.push(one),
+            Err(WorkError::Refused(refused)) => return Err(refuse(operations, index, refused)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(done)
+}
+
+/// The batch's refusal for that of one operation. Every operation before it has succeeded, so an
+/// item that one of them touched stands in a version that nobody will ever see.
+fn refuse(operations: &[Operation], index: usize, refused: Refused) -> WorkError {
+    let id = operations[index].id();
+    let touched = || operations[..index].iter().any(|earlier| earlier.id() == id);
+    let refused = match refused {
+        Refused::VersionConflict(_) if touched() => Refused::BatchConflict,
+        refused => refused,
+    };
+    Refused::Operation { index, refused: Box::new(refused) }.into()
 }
 
 /// The common case, loading data, in one statement. `None` when there is anything but creates.
@@ -80,8 +100,7 @@ async fn create_all(
     match items::insert_many(tx, scope, collection, &new, op.now()).await? {
         InsertedMany::New(rows) => Ok(Some(rows.into_iter().map(Done::Created).collect())),
         InsertedMany::Exists { index, row } => {
-            let refused = Box::new(Refused::VersionConflict(Box::new(row)));
-            Err(Refused::Operation { index, refused }.into())
+            Err(refuse(operations, index, Refused::VersionConflict(Box::new(row))))
         }
     }
 }

@@ -187,7 +187,8 @@ fn batch() -> Shown {
         tag: "items",
         summary: "Carry out up to 500 operations, all or none",
         description: "In order. The first that is refused refuses all; its place is in the \
-            problem's `operation`.",
+            problem's `operation`. A 412 shows in `current` what is there, unless the operation \
+            met what an earlier one of the batch had made.",
         parameters: &["collection"],
         body: Some(body(&["application/json"], "BatchRequest", &example)),
         answers: vec![(200, done)],
