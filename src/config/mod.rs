@@ -84,7 +84,7 @@ impl Config {
         Self::load_from(file, std::env::vars())
     }
 
-    fn load_from(
+    pub(crate) fn load_from(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {

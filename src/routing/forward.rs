@@ -300,3 +300,6 @@ async fn attempt_once(
     };
     Ok(Incoming { status, headers, body })
 }
+
+#[cfg(test)]
+mod tests;
