@@ -87,6 +87,9 @@ pub async fn carry(
     if incoming.status == StatusCode::MISDIRECTED_REQUEST.as_u16() {
         return Err(Problem::new(Kind::NoPrimary, "The primary is moving."));
     }
+    // For the line of the log.
+    let problem = incoming.problem().and_then(|name| Kind::named(&name));
+    state.facts.borrow_mut().problem = problem.map(Kind::name);
     let status = StatusCode::from_u16(incoming.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut answer = HttpResponse::build(status);
     for (name, value) in &incoming.headers {

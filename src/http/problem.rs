@@ -163,6 +163,11 @@ impl Kind {
         }
     }
 
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.facts().0

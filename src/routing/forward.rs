@@ -65,18 +65,24 @@ impl Incoming {
         matches!(self.status, 408 | 421 | 500..=599)
     }
 
-    /// Does the primary say that a request with this key is under way?
-    fn is_in_flight(&self) -> bool {
+    /// The name of the problem that a refusal is, when its body is at hand.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
         #[derive(serde::Deserialize)]
         struct Problem {
             r#type: String,
         }
         let Body::Whole(bytes) = &self.body else {
-            return false;
+            return None;
         };
-        self.status == 409
-            && serde_json::from_slice::<Problem>(bytes)
-                .is_ok_and(|problem| problem.r#type == "urn:godwit:problem:idempotency-in-flight")
+        let refusal = (self.status >= 400).then_some(bytes)?;
+        let problem: Problem = serde_json::from_slice(refusal).ok()?;
+        problem.r#type.strip_prefix("urn:godwit:problem:").map(str::to_owned)
+    }
+
+    /// Does the primary say that a request with this key is under way?
+    fn is_in_flight(&self) -> bool {
+        self.status == 409 && self.problem().as_deref() == Some("idempotency-in-flight")
     }
 }
 

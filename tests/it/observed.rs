@@ -162,16 +162,22 @@ pub async fn a_refusal_is_told_in_its_line() -> anyhow::Result<()> {
     let mut nobody = cluster.caller_with(Some("gw_lab_garbage".to_owned()));
     let mut late = cluster.caller();
     late.bookmark = Some("1-63-1".to_owned());
-    for (caller, kind, decision) in
-        [(&mut nobody, "unauthorized", "refused"), (&mut late, "bookmark-invalid", "refused")]
-    {
+    let mut careless = cluster.caller();
+    let list = "/v1/collections";
+    let item = crate::client::item(COLLECTION, "0193a0de-0000-7000-8000-000000000000");
+    for (caller, region, method, path, kind, decision) in [
+        (&mut nobody, US, Method::GET, list, "unauthorized", "refused"),
+        (&mut late, US, Method::GET, list, "bookmark-invalid", "refused"),
+        // Refused by the primary, told by both.
+        (&mut careless, AP, Method::PUT, &item, "precondition-required", "forwarded"),
+    ] {
         let trace = trace();
-        let ask = caller.ask(US, Method::GET, "/v1/collections");
+        let ask = caller.ask(region, method, path);
         let answer = ask.header("traceparent", &trace.to_string()).send().await?;
         ensure!(answer.problem() == kind, "{answer}");
         let id = trace.trace_id_hex().to_string();
         let line = eventually("a line of the refusal", SOON, async || {
-            let log = cluster.log(US).map_err(|error| error.to_string())?;
+            let log = cluster.log(region).map_err(|error| error.to_string())?;
             let line = log.into_iter().find(|line| line["fields"]["trace.id"] == id.as_str());
             line.ok_or_else(|| "none".to_owned())
         })
