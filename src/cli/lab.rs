@@ -142,10 +142,12 @@ impl Lab {
 }
 
 async fn down(dir: &std::path::Path, purge: bool) -> anyhow::Result<()> {
-    if !dir.exists() {
-        return Output::Text.print(&(), |()| format!("no laboratory in {}", dir.display()));
-    }
     let layout = Layout::new(dir)?;
+    if !layout.holds_one() {
+        // Nothing there is ours to stop, still less to remove.
+        let root = layout.root().display();
+        return Output::Text.print(&(), |()| format!("no laboratory in {root}"));
+    }
     let give_up_at = SystemClock.monotonic() + DOWN_PATIENCE;
     let mut asked = false;
     let lock = loop {

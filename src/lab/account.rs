@@ -109,19 +109,27 @@ pub fn place_data(layout: &Layout, account: Option<Account>) -> anyhow::Result<P
     Ok(fs::canonicalize(elsewhere)?)
 }
 
-/// Removes all that a laboratory kept.
+/// Removes all that a laboratory kept, and its directory unless there is something else in it.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn purge(layout: &Layout) -> io::Result<()> {
-    let remove = |dir: &Path| match fs::remove_dir_all(dir) {
+    let absent_is_well = |done: io::Result<()>| match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     if let Ok(kept) = fs::canonicalize(layout.data()) {
-        remove(&kept)?;
+        absent_is_well(fs::remove_dir_all(kept))?;
     }
-    remove(layout.root())
+    for path in layout.all() {
+        let directory = fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_dir());
+        let removed = if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        absent_is_well(removed)?;
+    }
+    match fs::remove_dir(layout.root()) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        done => absent_is_well(done),
+    }
 }
 
 #[cfg(test)]
@@ -157,5 +165,18 @@ mod tests {
         purge(&layout).unwrap();
         assert!(!kept.exists() && !root.exists());
         purge(&layout).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_the_laboratorys_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::make(dir.path()).unwrap();
+        assert!(!layout.holds_one());
+        fs::write(layout.lock(), "1").unwrap();
+        assert!(layout.holds_one());
+        let foreign = dir.path().join("thesis.txt");
+        fs::write(&foreign, "years").unwrap();
+        purge(&layout).unwrap();
+        assert!(foreign.exists() && !layout.lock().exists() && !layout.logs().exists());
     }
 }

@@ -37,6 +37,31 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Whether a laboratory was ever started there.
+    #[must_use]
+    pub fn holds_one(&self) -> bool {
+        self.lock().is_file() && self.logs().is_dir()
+    }
+
+    /// Everything that a laboratory, or `make up`, leaves in its directory.
+    pub(super) fn all(&self) -> impl Iterator<Item = PathBuf> {
+        let names = [
+            "control",
+            "control.partial",
+            "control.sock",
+            "data",
+            "lab.json",
+            "lab.json.partial",
+            "loaded.ndjson",
+            "logs",
+            "regions",
+            "secrets",
+            // The last: while it is there, this is a laboratory's directory.
+            "lock",
+        ];
+        names.into_iter().map(|name| self.root.join(name))
+    }
+
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
