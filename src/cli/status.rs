@@ -25,8 +25,8 @@ Example: godwit status
          godwit status --config /etc/godwit/us-east-1.toml --watch
          godwit status --output json | jq .primary
 
-LAG is the upper bound of how old a read in that region can be, BEHIND the log that it has yet to
-replay; `unknown` means not measured, never zero.")]
+LAG is the upper bound of how old a read in that region can be, BEHIND the log of the primary that
+it has yet to replay; `unknown` means not measured, never zero.")]
 pub struct Status {
     #[command(flatten)]
     target: Target,
@@ -211,6 +211,10 @@ fn facts(asked: Vec<Asked>) -> Facts {
         warnings.push(format!("more than one primary in one epoch: {}", names.join(", ")));
     }
     let primary = primaries.first().map(|found| found.region.clone());
+    let there = primaries.first().and_then(|found| found.position);
+    for region in &mut regions {
+        region.compare(primary.as_ref(), there);
+    }
     if primary.is_none() {
         warnings.push("no primary answers: reads go on, writes are refused".to_owned());
     }
@@ -245,6 +249,19 @@ impl RegionFacts {
             processes,
             peers: best.map(|best| best.peers).unwrap_or_default(),
         }
+    }
+
+    /// A replica counts from what it last heard of the primary. Where it hears nothing any more,
+    /// only who sees both can tell.
+    fn compare(&mut self, primary: Option<&Region>, there: Option<Bookmark>) {
+        let hears = primary
+            .and_then(|primary| self.peers.get(primary))
+            .is_some_and(|facts| facts.reachable);
+        if self.role != Some(Role::Replica) || hears {
+            return;
+        }
+        let both = there.zip(self.position).filter(|(there, here)| there.epoch == here.epoch);
+        self.lag_bytes = both.map(|(there, here)| there.lsn.bytes_since(here.lsn));
     }
 
     fn concern(&self, epoch: Option<Epoch>) -> Option<String> {

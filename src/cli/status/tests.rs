@@ -82,6 +82,19 @@ fn what_is_not_known_says_so_and_what_is_wrong_is_named() {
 }
 
 #[test]
+fn behind_a_cut_is_counted_from_the_primary_itself() {
+    let mut cut_off = report("eu-west-1", Some(Role::Replica), Some((9_000, 0)));
+    cut_off.position = Some("1-1-4fff028".parse().unwrap());
+    cut_off.peers.get_mut(&"us-east-1".parse::<Region>().unwrap()).unwrap().reachable = false;
+    let seen = |primary| {
+        let cut_off = asked("eu-west-1", Ok(cut_off.clone()));
+        facts(vec![asked("us-east-1", primary), cut_off]).regions[0].lag_bytes
+    };
+    assert_eq!(seen(Ok(report("us-east-1", Some(Role::Primary), None))), Some(4_096));
+    assert_eq!(seen(Err("no answer")), None);
+}
+
+#[test]
 fn two_primaries_in_one_epoch_are_shouted_about_and_an_older_one_is_not_the_primary() {
     let primary = |region| report(region, Some(Role::Primary), None);
     let both = facts(vec![
