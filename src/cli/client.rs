@@ -12,7 +12,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    io::Write as _,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +26,8 @@ pub struct ApiClient {
     base: String,
     key: SecretString,
     bookmark: Mutex<Option<Bookmark>>,
+    /// That it tries again.
+    told: AtomicBool,
 }
 
 /// A request, so that it can be sent more than once.
@@ -108,6 +114,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// With the pauses between them about a minute: longer than a failover should take.
 const ATTEMPTS_MAX: u32 = 10;
+/// A short trouble is nobody's business; a longer one is told, once.
+const ATTEMPTS_UNTOLD: u32 = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is waited out.
@@ -128,7 +136,7 @@ impl ApiClient {
         }
         let http = builder.build().context("the HTTP client cannot be made")?;
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { http, base, key, bookmark: Mutex::default() })
+        Ok(Self { http, base, key, bookmark: Mutex::default(), told: AtomicBool::new(false) })
     }
 
     #[must_use]
@@ -159,6 +167,9 @@ impl ApiClient {
                 Err(error) => error,
             };
             let Some(pause) = self.pause(&error, attempt, op) else { return Err(error) };
+            if attempt == ATTEMPTS_UNTOLD && !self.told.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(std::io::stderr(), "{error}: trying again for about a minute");
+            }
             tokio::time::sleep(pause).await;
             attempt += 1;
         }

@@ -21,7 +21,7 @@ pub use output::Output;
 use output::table;
 pub use target::Target;
 
-use std::{fmt, future::Future, process::ExitCode};
+use std::{fmt, future::Future, io::Write as _, process::ExitCode};
 
 /// An application backend that lives in several regions at once.
 #[derive(Debug, clap::Parser)]
@@ -64,7 +64,8 @@ impl Cli {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("godwit: {error:#}");
+                // Whoever reads along may have gone: no reason to panic.
+                let _ = writeln!(std::io::stderr(), "godwit: {error:#}");
                 ExitCode::from(code(&error))
             }
         }

@@ -105,7 +105,13 @@ impl To {
         let lab = LabFile::read(&dir)?;
         let region = self.region.as_ref().unwrap_or(&lab.primary);
         let facts = lab.regions.get(region);
-        let facts = facts.ok_or_else(|| misused("the laboratory has no region of that name"))?;
+        let facts = facts.ok_or_else(|| {
+            let names: Vec<_> = lab.regions.keys().map(ToString::to_string).collect();
+            misused(&format!(
+                "no region {region} in the laboratory: there are {}",
+                names.join(", ")
+            ))
+        })?;
         // The laboratory's own key: one in the environment is likely another cluster's.
         let key = lab.tenant.map(|tenant| tenant.api_key).or_else(|| self.key.clone());
         ApiClient::new(&facts.public, key.context("the laboratory has no API key yet")?.into())
@@ -150,9 +156,8 @@ impl Import {
     pub fn run(self) -> anyhow::Result<()> {
         let op = Op::system(OpKind::Command, Duration::from_hours(24));
         let api = if self.dry_run { None } else { Some(self.to.connect()?) };
-        let mut refused_to =
-            self.refused.as_ref().map(File::create).transpose()?.map(BufWriter::new);
         let (file, bytes, format) = self.open()?;
+        let mut refused_to = self.refused_to()?;
         let read = Arc::new(AtomicU64::new(0));
         let counting = Counting { inner: file, bytes: Arc::clone(&read) };
         let id_field = if self.make_ids { None } else { Some(self.id_field.clone()) };
@@ -189,6 +194,17 @@ impl Import {
             report.rows
         );
         Ok(())
+    }
+
+    fn refused_to(&self) -> anyhow::Result<Option<BufWriter<File>>> {
+        let Some(path) = &self.refused else { return Ok(None) };
+        // Making it would empty the rows.
+        if path.canonicalize().is_ok_and(|to| self.file.canonicalize().is_ok_and(|from| from == to))
+        {
+            return Err(Misused("--refused is the file to import".to_owned()).into());
+        }
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        Ok(Some(BufWriter::new(file)))
     }
 
     fn open(&self) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>, Format)> {
