@@ -81,16 +81,17 @@ macro_rules! routes {
     };
 }
 
-/// Every route of the API. Paths of one template stand together.
+/// Every route of the API. Paths of one template stand together; requests are matched against them
+/// in this order, so the busiest comes first.
 pub static ROUTES: [Route; 14] = routes! {
-    GET    "/v1/collections"                              Read  Read  items::list::collections;
-    GET    "/v1/collections/{collection}/items"           Read  Read  items::list::list;
-    POST   "/v1/collections/{collection}/items"           Write Write items::one::create;
-    POST   "/v1/collections/{collection}/items:batch"     Write Write items::batch::run;
     GET    "/v1/collections/{collection}/items/{id}"      Read  Read  items::one::read;
     PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
     PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
     DELETE "/v1/collections/{collection}/items/{id}"      Write Write items::one::delete;
+    GET    "/v1/collections"                              Read  Read  items::list::collections;
+    GET    "/v1/collections/{collection}/items"           Read  Read  items::list::list;
+    POST   "/v1/collections/{collection}/items"           Write Write items::one::create;
+    POST   "/v1/collections/{collection}/items:batch"     Write Write items::batch::run;
     GET    "/v1/writes/{key}"                             Read  Read  writes::read;
     GET    "/v1/admin/keys"                               Read  Admin admin::keys::list;
     POST   "/v1/admin/keys"                               Write Admin admin::keys::create;
