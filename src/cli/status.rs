@@ -251,17 +251,19 @@ impl RegionFacts {
         }
     }
 
-    /// A replica counts from what it last heard of the primary. Where it hears nothing any more,
-    /// only who sees both can tell.
+    /// A replica counts from what it last heard of the primary; who sees both knows better. Where
+    /// it hears nothing any more, and nobody sees both, nobody knows.
     fn compare(&mut self, primary: Option<&Region>, there: Option<Bookmark>) {
         let hears = primary
             .and_then(|primary| self.peers.get(primary))
             .is_some_and(|facts| facts.reachable);
-        if self.role != Some(Role::Replica) || hears {
+        if self.role != Some(Role::Replica) {
             return;
         }
         let both = there.zip(self.position).filter(|(there, here)| there.epoch == here.epoch);
-        self.lag_bytes = both.map(|(there, here)| there.lsn.bytes_since(here.lsn));
+        let seen = both.map(|(there, here)| there.lsn.bytes_since(here.lsn));
+        let told = self.lag_bytes.filter(|_| hears);
+        self.lag_bytes = seen.max(told);
     }
 
     fn concern(&self, epoch: Option<Epoch>) -> Option<String> {
