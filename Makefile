@@ -6,7 +6,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-up: ## three regions on this machine, with sample data; Ctrl-C stops them (DETACH=1: returns when ready)
+up: ## three regions on this machine, with sample data; Ctrl-C stops them (DETACH=1: returns when ready; PORT_BASE=20000: other ports)
 	@.ci/setup
 	@.ci/up
 
