@@ -163,6 +163,22 @@ pub async fn revoke(
     tx.ended(outcome)?.map_or(Ok(None), Stored::key)
 }
 
+/// Reads keys `k` of tenants `t`, with the position: `$keys` joins both to it.
+macro_rules! select {
+    ($keys:tt, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            Stored,
+            r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", k.id AS "id?",
+                k.tenant_id AS "tenant_id?", t.name AS "tenant_name?", k.name AS "name?",
+                k.prefix AS "prefix?", k.scopes AS "scopes?", k.created_at AS "created_at?",
+                k.expires_at AS "expires_at?", k.revoked_at
+            FROM cluster_position AS p
+            "# + $keys,
+            $($argument),+
+        )
+    };
+}
+
 /// By the SHA-256 of the whole key.
 ///
 /// # Errors
@@ -173,15 +189,9 @@ pub async fn find_by_hash(
 ) -> Result<Read<Option<KeyRow>>, StorageError> {
     let row = global
         .read(|| {
-            sqlx::query_as!(
-                Stored,
-                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", k.id AS "id?",
-                    k.tenant_id AS "tenant_id?", t.name AS "tenant_name?", k.name AS "name?",
-                    k.prefix AS "prefix?", k.scopes AS "scopes?", k.created_at AS "created_at?",
-                    k.expires_at AS "expires_at?", k.revoked_at
-                FROM cluster_position AS p
-                LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id)
-                    ON k.secret_hash = $1"#,
+            select!(
+                "LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id)
+                    ON k.secret_hash = $1",
                 secret_hash.as_slice(),
             )
             .fetch_optional(&global.read)
@@ -200,14 +210,8 @@ pub async fn find_by_id(
 ) -> Result<Read<Option<KeyRow>>, StorageError> {
     let row = global
         .read(|| {
-            sqlx::query_as!(
-                Stored,
-                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", k.id AS "id?",
-                    k.tenant_id AS "tenant_id?", t.name AS "tenant_name?", k.name AS "name?",
-                    k.prefix AS "prefix?", k.scopes AS "scopes?", k.created_at AS "created_at?",
-                    k.expires_at AS "expires_at?", k.revoked_at
-                FROM cluster_position AS p
-                LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON k.id = $1"#,
+            select!(
+                "LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON k.id = $1",
                 id.as_uuid(),
             )
             .fetch_optional(&global.read)
@@ -229,19 +233,13 @@ pub async fn list(
 ) -> Result<Read<Vec<KeyRow>>, StorageError> {
     let rows = global
         .read(|| {
-            sqlx::query_as!(
-                Stored,
-                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", k.id AS "id?",
-                    k.tenant_id AS "tenant_id?", t.name AS "tenant_name?", k.name AS "name?",
-                    k.prefix AS "prefix?", k.scopes AS "scopes?", k.created_at AS "created_at?",
-                    k.expires_at AS "expires_at?", k.revoked_at
-                FROM cluster_position AS p
-                LEFT JOIN (
+            select!(
+                "LEFT JOIN (
                     SELECT * FROM api_key
                     WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
                 ) AS k ON true
                 LEFT JOIN tenant AS t ON t.id = k.tenant_id
-                ORDER BY k.id"#,
+                ORDER BY k.id",
                 scope.tenant().as_uuid(),
                 after.map(|id| id.as_uuid()),
                 limit,
