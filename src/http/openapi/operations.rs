@@ -73,6 +73,15 @@ const OF_WRITES: &[Kind] = &[
     Kind::Unavailable,
 ];
 
+/// What a handler that changes an item to a given document refuses with.
+const OF_CHANGES: &[Kind] = &[
+    Kind::NotFound,
+    Kind::VersionConflict,
+    Kind::UnsupportedMediaType,
+    Kind::Validation,
+    Kind::PreconditionRequired,
+];
+
 const MARKED: &[&str] = &["Godwit-Bookmark"];
 const READ_ITEM: &[&str] = &["Godwit-Bookmark", "ETag", "Cache-Control"];
 const LISTED: &[&str] = &["Godwit-Bookmark", "Cache-Control"];
@@ -192,13 +201,7 @@ fn batch() -> Shown {
         parameters: &["collection"],
         body: Some(body(&["application/json"], "BatchRequest", &example)),
         answers: vec![(200, done)],
-        problems: &[
-            Kind::NotFound,
-            Kind::VersionConflict,
-            Kind::UnsupportedMediaType,
-            Kind::Validation,
-            Kind::PreconditionRequired,
-        ],
+        problems: OF_CHANGES,
     }
 }
 
@@ -231,13 +234,7 @@ fn put() -> Shown {
         parameters: &["collection", "item_id", "if_match_put", "if_none_match_put"],
         body: Some(body(&["application/json"], "Document", &example)),
         answers: vec![(200, json_answer("Replaced", "Item", CHANGED, None)), (201, made)],
-        problems: &[
-            Kind::NotFound,
-            Kind::VersionConflict,
-            Kind::UnsupportedMediaType,
-            Kind::Validation,
-            Kind::PreconditionRequired,
-        ],
+        problems: OF_CHANGES,
     }
 }
 
@@ -253,13 +250,7 @@ fn patch() -> Shown {
         parameters: &["collection", "item_id", "if_match"],
         body: Some(body(&types, "Document", &example)),
         answers: vec![(200, json_answer("Patched", "Item", CHANGED, None))],
-        problems: &[
-            Kind::NotFound,
-            Kind::VersionConflict,
-            Kind::UnsupportedMediaType,
-            Kind::Validation,
-            Kind::PreconditionRequired,
-        ],
+        problems: OF_CHANGES,
     }
 }
 
