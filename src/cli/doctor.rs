@@ -1,7 +1,7 @@
 //! `godwit doctor`: what the settings come to, and whether everything they name answers.
 
 use super::{
-    Output, Target, block_on,
+    About, block_on,
     status::{Asked, ask_all, endpoints},
 };
 use crate::{
@@ -26,9 +26,7 @@ Example: godwit doctor --config /etc/godwit/us-east-1.toml
 Exits with 1 when a check fails.")]
 pub struct Doctor {
     #[command(flatten)]
-    target: Target,
-    #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    about: About,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,8 +49,8 @@ const PEER_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Doctor {
     pub fn run(self) -> anyhow::Result<()> {
-        let config = self.target.load()?;
-        let endpoints = endpoints(&self.target, &config)?;
+        let config = self.about.target.load()?;
+        let endpoints = endpoints(&self.about.target, &config)?;
         let checks = block_on(async {
             let mut checks = database(&config).await;
             checks.push(redis(&config).await);
@@ -67,7 +65,7 @@ impl Doctor {
             Ok(checks)
         })?;
         let facts = Facts { settings: serde_json::to_value(&config)?, checks };
-        self.output.print(&facts, Facts::text)?;
+        self.about.output.print(&facts, Facts::text)?;
         let failed = facts.checks.iter().filter(|check| !check.ok).count();
         anyhow::ensure!(failed == 0, "{failed} of {} checks failed", facts.checks.len());
         Ok(())

@@ -1,6 +1,6 @@
 //! `godwit key`: API keys, for when there is none yet to make others with.
 
-use super::{Output, Target, block_on, table, tenant::BUDGET};
+use super::{About, block_on, table, tenant::BUDGET};
 use crate::{
     assembly::operator::{KeyWish, Operator},
     storage::global::api_keys::KeyRow,
@@ -41,9 +41,7 @@ enum Action {
         #[arg(long, default_value = "live")]
         environment: String,
         #[command(flatten)]
-        target: Target,
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        about: About,
     },
     /// List a tenant's keys; never the keys themselves
     #[command(after_help = "Example: godwit key list --tenant acme --output json")]
@@ -51,18 +49,14 @@ enum Action {
         #[arg(long, value_name = "NAME")]
         tenant: String,
         #[command(flatten)]
-        target: Target,
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        about: About,
     },
     /// End a key for good; a region that cached it follows within seconds
     #[command(after_help = "Example: godwit key revoke 0193a0de-7f3c-7000-8000-5a1f00000000")]
     Revoke {
         id: ApiKeyId,
         #[command(flatten)]
-        target: Target,
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        about: About,
     },
 }
 
@@ -116,8 +110,8 @@ impl Key {
     pub fn run(self) -> anyhow::Result<()> {
         let op = Op::system(OpKind::Command, BUDGET);
         match self.action {
-            Action::Create { tenant, name, scopes, days, environment, target, output } => {
-                let config = target.load()?;
+            Action::Create { tenant, name, scopes, days, environment, about } => {
+                let config = about.target.load()?;
                 let scopes = scopes.into_iter().collect();
                 let wish = KeyWish {
                     tenant: &tenant,
@@ -129,7 +123,7 @@ impl Key {
                 let made = async { Operator::connect(&config, op).await?.create_key(&wish).await };
                 let (row, secret) = block_on(made)?;
                 let facts = Facts::new(row, Some(secret.reveal().to_owned()));
-                output.print(&facts, |facts| {
+                about.output.print(&facts, |facts| {
                     let key = facts.key.as_deref().unwrap_or_default();
                     format!(
                         "{key}\nid {}, good until {}",
@@ -138,21 +132,23 @@ impl Key {
                     )
                 })
             }
-            Action::List { tenant, target, output } => {
-                let (config, now) = (target.load()?, op.now());
+            Action::List { tenant, about } => {
+                let (config, now) = (about.target.load()?, op.now());
                 let listed = async { Operator::connect(&config, op).await?.keys(&tenant).await };
                 let keys = block_on(listed)?;
                 let keys: Vec<Facts> = keys.into_iter().map(|row| Facts::new(row, None)).collect();
-                output.print(&keys, |keys| {
+                about.output.print(&keys, |keys| {
                     let rows = keys.iter().map(|key| key.row(now));
                     table(&["ID", "KEY", "SCOPES", "GOOD", "NAME"], rows)
                 })
             }
-            Action::Revoke { id, target, output } => {
-                let config = target.load()?;
+            Action::Revoke { id, about } => {
+                let config = about.target.load()?;
                 let done = async { Operator::connect(&config, op).await?.revoke_key(id).await };
                 let facts = Facts::new(block_on(done)?, None);
-                output.print(&facts, |facts| format!("{} `{}` is revoked", facts.id, facts.name))
+                about
+                    .output
+                    .print(&facts, |facts| format!("{} `{}` is revoked", facts.id, facts.name))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `godwit migrate`: the schema's one owner.
 
-use super::{Output, Target, block_on};
+use super::{About, block_on};
 use crate::{
     storage::migrate::{self, MigrateOutcome},
     vocab::{Op, OpKind},
@@ -16,9 +16,7 @@ const BUDGET: Duration = Duration::from_secs(300);
 #[command(after_help = "Example:\n  godwit migrate --config /etc/godwit/us-east-1.toml")]
 pub struct Migrate {
     #[command(flatten)]
-    target: Target,
-    #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    about: About,
 }
 
 #[derive(Serialize)]
@@ -29,7 +27,7 @@ struct Facts {
 
 impl Migrate {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.target.load()?;
+        let config = self.about.target.load()?;
         let op = Op::system(OpKind::Command, BUDGET);
         let run = async { Ok(migrate::run(&config.database, &config.region, &op).await?) };
         let facts = match block_on(run)? {
@@ -37,7 +35,7 @@ impl Migrate {
             MigrateOutcome::UpToDate => Facts { outcome: "up-to-date", applied: 0 },
             MigrateOutcome::Standby => Facts { outcome: "standby", applied: 0 },
         };
-        self.output.print(&facts, |facts| match facts.outcome {
+        self.about.output.print(&facts, |facts| match facts.outcome {
             "applied" => format!("{} migrations applied", facts.applied),
             "standby" => "this database is a standby; its schema comes from the primary".to_owned(),
             _ => "the schema is up to date".to_owned(),

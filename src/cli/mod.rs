@@ -19,7 +19,7 @@ mod tenant;
 
 pub use output::Output;
 use output::table;
-pub use target::Target;
+pub use target::{About, Target};
 
 use std::{fmt, future::Future, io::Write as _, process::ExitCode};
 

@@ -1,6 +1,6 @@
 //! Which cluster a command acts on.
 
-use super::Misused;
+use super::{Misused, Output};
 use crate::config::Config;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,15 @@ pub struct Target {
     /// A laboratory's directory [default: .godwit, when there is one here]
     #[arg(long, value_name = "DIR")]
     pub lab: Option<PathBuf>,
+}
+
+/// What every command takes that tells facts of a cluster: which one, and how they are printed.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct About {
+    #[command(flatten)]
+    pub target: Target,
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 impl Target {

@@ -1,6 +1,6 @@
 //! `godwit tenant`: whose data there is.
 
-use super::{Output, Target, block_on, table};
+use super::{About, block_on, table};
 use crate::{
     assembly::operator::Operator,
     storage::global::tenants::TenantRow,
@@ -31,17 +31,13 @@ enum Action {
         #[arg(long)]
         if_missing: bool,
         #[command(flatten)]
-        target: Target,
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        about: About,
     },
     /// List all tenants
     #[command(after_help = "Example: godwit tenant list --output json")]
     List {
         #[command(flatten)]
-        target: Target,
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
+        about: About,
     },
 }
 
@@ -65,8 +61,8 @@ impl Tenant {
     pub fn run(self) -> anyhow::Result<()> {
         let op = Op::system(OpKind::Command, BUDGET);
         match self.action {
-            Action::Create { name, if_missing, target, output } => {
-                let config = target.load()?;
+            Action::Create { name, if_missing, about } => {
+                let config = about.target.load()?;
                 let tenant = block_on(async {
                     let operator = Operator::connect(&config, op).await?;
                     if let Some(made) = operator.create_tenant(&name).await? {
@@ -75,14 +71,16 @@ impl Tenant {
                     anyhow::ensure!(if_missing, "there is a tenant `{name}` already");
                     operator.tenant(&name).await
                 })?;
-                output.print(&Facts::from(tenant), |facts| format!("{}  {}", facts.id, facts.name))
+                about
+                    .output
+                    .print(&Facts::from(tenant), |facts| format!("{}  {}", facts.id, facts.name))
             }
-            Action::List { target, output } => {
-                let config = target.load()?;
+            Action::List { about } => {
+                let config = about.target.load()?;
                 let tenants =
                     block_on(async { Operator::connect(&config, op).await?.tenants().await })?;
                 let facts: Vec<Facts> = tenants.into_iter().map(Facts::from).collect();
-                output.print(&facts, |facts| {
+                about.output.print(&facts, |facts| {
                     let rows = facts.iter().map(|tenant| {
                         let made = tenant.created_at.format("%Y-%m-%d %H:%M:%S UTC");
                         vec![tenant.name.clone(), tenant.id.to_string(), made.to_string()]
