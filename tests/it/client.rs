@@ -82,6 +82,40 @@ impl Caller {
         self.ask(region, Method::GET, path).send().await
     }
 
+    /// Walks through all pages of a list.
+    pub async fn pages(
+        &mut self,
+        region: &str,
+        collection: &str,
+        query: &str,
+    ) -> anyhow::Result<Vec<Answer>> {
+        let (mut pages, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/collections/{collection}/items?{query}{cursor}");
+            let page = self.get(region, &path).await?.wants(200)?;
+            let next = page.json()["next_cursor"].as_str().map(str::to_owned);
+            pages.push(page);
+            match next {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(pages),
+            }
+        }
+    }
+
+    /// Every item of all pages, in order.
+    pub async fn items(
+        &mut self,
+        region: &str,
+        collection: &str,
+        query: &str,
+    ) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        for page in self.pages(region, collection, query).await? {
+            items.extend(page.items()?);
+        }
+        Ok(items)
+    }
+
     pub async fn create(
         &mut self,
         region: &str,
@@ -200,6 +234,12 @@ impl Answer {
     /// As text; `None` when absent.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Of a page.
+    pub fn items(&self) -> anyhow::Result<Vec<Value>> {
+        let items = self.json()["items"].as_array().cloned();
+        items.with_context(|| format!("no items: {self}"))
     }
 
     pub fn etag(&self) -> anyhow::Result<String> {

@@ -26,21 +26,6 @@ async fn fill(
     Ok(results.iter().filter_map(|done| Some(done["id"].as_str()?.to_owned())).collect())
 }
 
-/// Walks through all pages; every page's items, in order.
-async fn walk(caller: &mut Caller, collection: &str, query: &str) -> anyhow::Result<Vec<Value>> {
-    let mut found = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let path = format!("/v1/collections/{collection}/items?{query}{cursor}");
-        let page = caller.get(AP, &path).await?.wants(200)?.json();
-        found.extend(page["items"].as_array().context("items")?.iter().cloned());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(found),
-        }
-    }
-}
-
 pub async fn pages_hold_every_item_once_while_others_come() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;
     let collection = "lists-walk";
@@ -61,7 +46,7 @@ pub async fn pages_hold_every_item_once_while_others_come() -> anyhow::Result<()
         let mut walks = Vec::new();
         for order in ["id", "-id", "created_at", "-created_at", "updated_at", "-updated_at"] {
             let query = format!("order={order}&limit=7");
-            walks.push((order, walk(&mut caller, collection, &query).await));
+            walks.push((order, caller.items(AP, collection, &query).await));
         }
         done.cancel();
         walks
@@ -94,20 +79,12 @@ pub async fn a_page_of_large_items_ends_early_and_none_is_left_out() -> anyhow::
     }
     for region in [US, AP] {
         let (mut found, mut pages) = (Vec::new(), Vec::new());
-        let mut cursor = String::new();
-        loop {
-            let path = format!("/v1/collections/{collection}/items?limit=200{cursor}");
-            let answer = caller.get(region, &path).await?.wants(200)?;
-            let page = answer.json();
-            let bytes = answer.body.len();
+        for page in caller.pages(region, collection, "limit=200").await? {
+            let bytes = page.body.len();
             ensure!(bytes < PAGE_BYTES_MAX + 1_100_000, "{bytes} bytes");
-            let items = page["items"].as_array().context("items")?;
+            let items = page.items()?;
             pages.push(items.len());
             found.extend(items.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())));
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
         }
         ensure!(found == there, "{found:?} for {there:?}");
         ensure!(pages == [6, 5], "{region}: {pages:?}");
@@ -158,7 +135,7 @@ pub async fn lists_find_and_order_what_they_are_asked_for() -> anyhow::Result<()
     ];
     for (query, expected) in cases {
         for limit in [1, 2, 200] {
-            let found = walk(&mut caller, collection, &format!("{query}&limit={limit}")).await;
+            let found = caller.items(AP, collection, &format!("{query}&limit={limit}")).await;
             let found = names(found.context(query)?);
             ensure!(found == expected, "{query} by {limit}: {found:?}");
         }

@@ -1,6 +1,6 @@
 //! SIGTERM: what was accepted is answered.
 
-use super::{now, since};
+use super::{in_flight, now, since};
 use crate::{
     client,
     harness::{self, EU, SOON, US, eventually, region},
@@ -35,13 +35,8 @@ pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<
             let http = client::http()?;
             let ops = &cluster.region(EU).ops;
             eventually("requests under way", SOON, async || {
-                let metrics = http.get(format!("{ops}/metrics")).send().await;
-                let text = metrics.map_err(|error| error.to_string())?.text().await;
-                let text = text.map_err(|error| error.to_string())?;
-                let name = "godwit_http_requests_in_flight ";
-                let count = text.lines().find_map(|line| line.strip_prefix(name));
                 // The question is one of them.
-                let count = count.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+                let count = in_flight(&http, ops).await.map_err(|error| error.to_string())?;
                 if count > UNDER_WAY { Ok(()) } else { Err(count.to_string()) }
             })
             .await?;

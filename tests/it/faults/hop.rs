@@ -44,7 +44,7 @@ pub async fn a_create_cut_at_any_byte_happens_once() -> anyhow::Result<()> {
         )?;
         let told: BTreeSet<String> = halves.0.into_iter().chain(halves.1).collect();
         ensure!(told.len() == CREATES, "{} ids for {CREATES} creates", told.len());
-        let items = all_items(&mut cluster.caller(), &collection).await?;
+        let items = cluster.caller().items(US, &collection, "limit=50").await?;
         let there: BTreeSet<String> = ids(&items);
         ensure!(items.len() == CREATES && there == told, "{} items", items.len());
         let numbers: BTreeSet<u64> =
@@ -148,19 +148,6 @@ fn wants_unknown(answer: Answer, key: &str) -> anyhow::Result<Answer> {
     Ok(answer)
 }
 
-async fn all_items(caller: &mut Caller, collection: &str) -> anyhow::Result<Vec<Value>> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let path = format!("/v1/collections/{collection}/items?limit=50{cursor}");
-        let page = caller.get(US, &path).await?.wants(200)?.json();
-        items.extend(page["items"].as_array().context("no items")?.iter().cloned());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(items),
-        }
-    }
-}
-
 pub async fn a_long_answer_cut_midway_is_never_taken_for_whole() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;
     seeded(async |rng| {
@@ -234,7 +221,7 @@ pub async fn a_lost_answer_is_an_unknown_outcome_that_can_be_asked_for() -> anyh
     let again = create(&mut caller, EDGE, &collection, &key, &body).await?.wants(201)?;
     ensure!(again.header("idempotency-replayed") == Some("true"), "{again}");
     ensure!(again.json() == told["response"]["body"], "{again} is not {told}");
-    let items = all_items(&mut caller, &collection).await?;
+    let items = caller.items(US, &collection, "limit=50").await?;
     ensure!(items.len() == 2, "{items:?}");
     edge.end().await
 }
@@ -264,7 +251,7 @@ pub async fn a_late_write_that_was_sent_again_happens_once() -> anyhow::Result<(
     .await?;
     let again = create(&mut caller, EDGE, &collection, &key, &body).await?.wants(201)?;
     ensure!(again.json() == made.json(), "{again} is not {made}");
-    let items = all_items(&mut caller, &collection).await?;
+    let items = caller.items(US, &collection, "limit=50").await?;
     ensure!(items.len() == 2, "{items:?}");
     edge.end().await
 }

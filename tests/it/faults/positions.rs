@@ -1,6 +1,6 @@
 //! Bookmarks and a replica that stands still, waits or is held up (`shared/postgres.md`).
 
-use super::{now, since};
+use super::{in_flight, now, since};
 use crate::{
     client::{self, Answer},
     harness::{self, Cluster, EU, SOON, US, eventually},
@@ -106,12 +106,7 @@ pub async fn a_read_that_waited_sees_what_it_waited_for() -> anyhow::Result<()> 
             }));
             let resume = async {
                 eventually("waiting readers", SOON, async || {
-                    let metrics = http.get(format!("{ops}/metrics")).send().await;
-                    let text = metrics.map_err(|error| error.to_string())?.text().await;
-                    let text = text.map_err(|error| error.to_string())?;
-                    let name = "godwit_http_requests_in_flight ";
-                    let count = text.lines().find_map(|line| line.strip_prefix(name));
-                    let count = count.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+                    let count = in_flight(&http, ops).await.map_err(|error| error.to_string())?;
                     if count >= READERS { Ok(()) } else { Err(count.to_string()) }
                 })
                 .await
