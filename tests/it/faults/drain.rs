@@ -22,6 +22,10 @@ const GONE: Duration = Duration::from_secs(6);
 
 pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<()> {
     harness::faulty(async |cluster| {
+        // Over connections that are there: opening one so far away would outlast the drain.
+        for number in 0..UNDER_WAY {
+            cluster.caller().create(EU, "drained", &json!({"warm": number})).await?.wants(201)?;
+        }
         // So far away that the requests are still under way.
         cluster.lab.delay(&region(US), &region(EU), 900)?;
         let facts = cluster.lab.facts().context("no facts")?;
