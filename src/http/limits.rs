@@ -305,6 +305,31 @@ pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAd
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        storage::redis::testing::{Server, connect},
+        telemetry::Telemetry,
+        vocab::{Clock as _, OpKind, clock::ManualClock},
+    };
+
+    #[tokio::test]
+    async fn a_lease_is_spent_token_by_token() {
+        let server = Server::start().await;
+        // Chunks of two; the lease does not grow old, because its clock stands.
+        let bucket = Bucket { per_second: 40, burst: 50 };
+        let config = LimitsConfig { credential: bucket, ..LimitsConfig::default() };
+        let clock = Arc::new(ManualClock::new());
+        let limiter = Limiter::new(&config, connect(server.port), clock);
+        let metrics = Metrics::new(&"us-east-1".parse().unwrap(), &Telemetry::off());
+        let op = Op::system(OpKind::Test, Duration::from_secs(10));
+        let (id, began) = (ApiKeyId::mint(&op), op.clock.monotonic());
+        let mut allowed = 0;
+        for _ in 0..500 {
+            allowed += u32::from(limiter.credential(id, &op, &metrics).await.allowed);
+        }
+        let earned = 40.0 * (op.clock.monotonic() - began).as_secs_f64();
+        assert!(allowed >= 50, "{allowed}");
+        assert!(f64::from(allowed) <= 50.0 + earned + 2.0, "{allowed} allowed, {earned} earned");
+    }
 
     #[test]
     fn only_a_trusted_proxy_is_believed_and_only_as_far_as_it_saw() {

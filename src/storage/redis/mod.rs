@@ -96,7 +96,7 @@ impl Redis {
 }
 
 #[cfg(test)]
-pub(in crate::storage) mod testing {
+pub(crate) mod testing {
     use super::Redis;
     use crate::{
         config::RedisConfig,

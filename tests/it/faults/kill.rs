@@ -119,7 +119,8 @@ pub async fn of_a_replica() -> anyhow::Result<()> {
         })
         .await?;
         let shots = load.end().await;
-        load::none_failed(&shots, |shot| shot.region == EU && outage.killed(shot))?;
+        // Not even what was in flight: it had no effect, so the primary answers it instead.
+        load::none_failed(&shots, |_| false)?;
         let read_here = |shot: &&Shot| shot.region == EU && shot.kind != Kind::Create;
         let during =
             |shot: &&Shot| shot.began > outage.began + OUTAGE / 2 && shot.began < outage.start_at;
