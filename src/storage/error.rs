@@ -113,8 +113,11 @@ impl StorageError {
             "22P05" | "22P02" | "22021" | "22003" | "22008" | "22032" | "54000" | "54001" => {
                 Self::InvalidData("the request")
             }
-            // Shutting down, crashed, starting up, out of connections.
-            "57P01" | "57P02" | "57P03" | "57P05" | "53300" => Self::Unavailable(cause),
+            // Shutting down, crashed, starting up, out of connections; or the connection was ended
+            // because its transaction stood still for too long, as when a side of it is frozen.
+            "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "25P03" | "25P04" => {
+                Self::Unavailable(cause)
+            }
             class if class.starts_with("08") => Self::Unavailable(cause),
             _ => Self::Other(cause),
         }
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_state_is_sorted_by_what_can_be_done_about_it() {
-        for code in ["57P01", "57P02", "57P03", "53300", "08006"] {
+        for code in ["57P01", "57P02", "57P03", "53300", "08006", "25P03", "25P04"] {
             assert!(matches!(sorted(code, None), StorageError::Unavailable(_)), "{code}");
         }
         assert!(matches!(sorted("25006", None), StorageError::ReadOnly));
