@@ -20,8 +20,6 @@ const BACK: Duration = Duration::from_secs(3);
 
 struct Outage {
     began: Instant,
-    /// The process is gone.
-    dead_at: Instant,
     /// When it was asked to start again.
     start_at: Instant,
     ended: Instant,
@@ -31,11 +29,6 @@ impl Outage {
     /// Was the request made before the outage ended, and did it not end before it began?
     fn touches(&self, shot: &Shot) -> bool {
         shot.ended >= self.began && shot.began <= self.ended
-    }
-
-    /// Was the request under way at the kill?
-    fn killed(&self, shot: &Shot) -> bool {
-        shot.ended >= self.began && shot.began <= self.dead_at
     }
 }
 
@@ -60,7 +53,6 @@ async fn kill(
     let target: Target = target.parse()?;
     let began = now();
     cluster.lab.kill(&target).await?;
-    let dead_at = now();
     until_past(began, OUTAGE).await?;
     meanwhile().await?;
     let start_at = now();
@@ -71,7 +63,7 @@ async fn kill(
     ensure!(took < BACK, "{target} was back after {took:?}");
     // What follows is served as before.
     until_past(ended, OUTAGE / 2).await?;
-    Ok(Outage { began, dead_at, start_at, ended })
+    Ok(Outage { began, start_at, ended })
 }
 
 async fn status(url: String) -> anyhow::Result<u16> {
