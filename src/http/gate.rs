@@ -7,7 +7,7 @@
 use super::{
     app::{App, Worker},
     body, headers, hop,
-    limits::client_address,
+    limits::{Standing, client_address},
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
     routes::{ROUTES, Route},
@@ -21,11 +21,12 @@ use crate::{
     },
     telemetry::metrics::{Route as Answered, WaitOutcome},
     topology::Waited,
-    vocab::{Bookmark, Epoch, IdempotencyKey, Standing},
+    vocab::{Bookmark, Epoch, IdempotencyKey, Standing as At},
 };
 use actix_web::{
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
+    http::header,
     middleware::Next,
     web::{Bytes, Data},
 };
@@ -102,13 +103,11 @@ async fn admit(
     headers::check_size(request.headers(), app.config.server.headers_bytes_max)?;
     let address = address(app, request);
     if let Some(address) = address {
-        within(app.limiter.address(address, state.op(), &app.metrics).await)?;
+        within(state, app.limiter.address(address, state.op(), &app.metrics).await)?;
     }
     let who = authenticate(app, state, request, address).await?;
     if let Who::Known(principal) = &who {
-        let standing = app.limiter.credential(principal.key, state.op(), &app.metrics).await;
-        state.facts.borrow_mut().limit = Some(standing);
-        within(standing)?;
+        within(state, app.limiter.credential(principal.key, state.op(), &app.metrics).await)?;
         permit(route, principal)?;
     }
     let bookmark = headers::bookmark(request.headers())?;
@@ -148,12 +147,16 @@ async fn admit(
 }
 
 fn address(app: &App, request: &ServiceRequest) -> Option<IpAddr> {
-    let forwarded_for = request.headers().get("x-forwarded-for").and_then(|v| v.to_str().ok());
+    // All its lines: a proxy may add its own below what the client wrote.
+    let forwarded_for = headers::joined(request.headers(), &header::X_FORWARDED_FOR);
+    let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
     let peer = request.peer_addr()?.ip();
     Some(client_address(peer, forwarded_for, &app.config.limits.trusted_proxies))
 }
 
-fn within(standing: super::limits::Standing) -> Result<(), Problem> {
+/// The last bucket that was asked is the one that the answer's header fields tell of.
+fn within(state: &RequestState, standing: Standing) -> Result<(), Problem> {
+    state.facts.borrow_mut().limit = Some(standing);
     if standing.allowed {
         return Ok(());
     }
@@ -177,7 +180,7 @@ async fn authenticate(
     let refuse = async |detail: &'static str| {
         if let Some(address) = address
             && let Err(problem) =
-                within(app.limiter.refused(address, state.op(), &app.metrics).await)
+                within(state, app.limiter.refused(address, state.op(), &app.metrics).await)
         {
             return problem;
         }
@@ -200,7 +203,7 @@ async fn authenticate(
         // Each of these costs a hop, so it counts against the address even if it is well meant.
         Ok(Resolved::Absent) => {
             if let Some(address) = address {
-                within(app.limiter.refused(address, state.op(), &app.metrics).await)?;
+                within(state, app.limiter.refused(address, state.op(), &app.metrics).await)?;
             }
             Ok(Who::Unresolved(key.hash()))
         }
@@ -226,7 +229,7 @@ fn view(app: &App, bookmark: Option<Bookmark>) -> View {
     let (local, lag) = app.topology.look(|snapshot| {
         let local = snapshot.own.as_ref().map(|own| match bookmark {
             Some(bookmark) => own.standing(bookmark),
-            None => Standing::Reached,
+            None => At::Reached,
         });
         (local, snapshot.lag.map(|lag| lag.bound(now)))
     });
@@ -237,10 +240,13 @@ fn view(app: &App, bookmark: Option<Bookmark>) -> View {
 async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, Problem> {
     let mut decision = decide(ask, &view(app, ask.bookmark));
     if let Decision::WaitThenLocal(bookmark) = decision {
-        decision = wait(app, state, bookmark).await;
+        decision = wait(app, state, ask, bookmark).await;
     }
     if decision == Decision::Local {
-        state.facts.borrow_mut().answered.get_or_insert(Answered::Local);
+        let mut facts = state.facts.borrow_mut();
+        facts.answered.get_or_insert(Answered::Local);
+        // As known before the data is read: later it may be better than what was read.
+        facts.lag = app.topology.look(|snapshot| snapshot.lag);
     }
     match decision {
         Decision::Refuse(refusal) => Err(refusal_problem(app, refusal, ask.bookmark)),
@@ -248,7 +254,7 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
     }
 }
 
-async fn wait(app: &App, state: &RequestState, bookmark: Bookmark) -> Decision {
+async fn wait(app: &App, state: &RequestState, ask: Ask, bookmark: Bookmark) -> Decision {
     let began = app.clock.monotonic();
     let budget = Duration::from_millis(app.config.routing.bookmark_wait_ms_max);
     let waited = app.topology.wait(bookmark, (began + budget).min(state.op().deadline)).await;
@@ -261,11 +267,16 @@ async fn wait(app: &App, state: &RequestState, bookmark: Bookmark) -> Decision {
     });
     let view = view(app, Some(bookmark));
     match (waited, view.local) {
-        (Waited::Reached, _) => {
-            state.facts.borrow_mut().answered = Some(Answered::Waited);
-            Decision::Local
-        }
-        (Waited::Lost, Some(Standing::Lost { lost_after })) => {
+        // Judged again: the bookmark was one condition, the age of what is here can be another.
+        (Waited::Reached, _) => match decide(ask, &view) {
+            Decision::Local => {
+                state.facts.borrow_mut().answered = Some(Answered::Waited);
+                Decision::Local
+            }
+            Decision::WaitThenLocal(_) => decide_after_wait(&view),
+            decision => decision,
+        },
+        (Waited::Lost, Some(At::Lost { lost_after })) => {
             Decision::Refuse(crate::routing::Refusal::BookmarkLost { lost_after })
         }
         _ => decide_after_wait(&view),
@@ -314,7 +325,7 @@ async fn instead_of_a_dead_replica(
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
     let died = response.response().error().and_then(|error| error.as_error::<Problem>());
-    let died = died.is_some_and(|problem| problem.kind() == Kind::Unavailable);
+    let died = died.is_some_and(Problem::is_of_a_dead_database);
     if !died || route.intent != Intent::Read {
         return response;
     }
@@ -341,7 +352,7 @@ async fn admit_peer(
 ) -> Result<(), Problem> {
     let body = body::read(app, state, request).await?;
     let untrusted = |why: envelope::Refused| {
-        Problem::new(Kind::Unauthorized, "This listener serves the regions of this cluster.")
+        Problem::new(Kind::Untrusted, "This listener serves the regions of this cluster.")
             .caused_by(why)
     };
     let sealed = request.headers().get(envelope::HEADER).and_then(|value| value.to_str().ok());
@@ -387,15 +398,15 @@ async fn believe(
     request: &ServiceRequest,
     bearer: &Bearer,
 ) -> Result<Principal, Problem> {
+    let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
     let resolved = match bearer {
-        Bearer::Key(id) => app.resolver.vouched(*id, &app.global, state.op()).await?,
+        Bearer::Key(id) => app.resolver.vouched(*id, &worker.hot, state.op()).await?,
         Bearer::Unresolved { hash } => {
             let mut bytes = [0; 32];
             let decoded = hex::decode_to_slice(hash, &mut bytes);
             decoded.map_err(|_| {
                 Problem::new(Kind::Malformed, "The credential's hash is malformed.")
             })?;
-            let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
             app.resolver.hash(bytes, &worker.hot, state.op()).await?
         }
     };

@@ -164,7 +164,7 @@ pub fn stamp<B>(app: &App, state: &RequestState, response: &mut ServiceResponse<
     }
     if matches!(facts.answered, Some(Answered::Local | Answered::Waited)) {
         let now = app.clock.monotonic();
-        if let Some(lag) = app.topology.look(|snapshot| snapshot.lag.map(|lag| lag.bound(now))) {
+        if let Some(lag) = facts.lag.map(|lag| lag.bound(now)) {
             set(headers, LAG_MS, &lag.as_micros().div_ceil(1_000).to_string());
         }
     }
@@ -208,12 +208,13 @@ fn is_browser(headers: &HeaderMap) -> bool {
 fn rate_limit(headers: &mut HeaderMap, standing: Standing) {
     let bucket = standing.bucket;
     let window = bucket.burst.div_ceil(bucket.per_second.max(1)).max(1);
+    let name = standing.name.as_str();
     let mut line = String::with_capacity(48);
-    let _ = write!(line, "\"credential\";q={};w={window}", bucket.burst);
+    let _ = write!(line, "\"{name}\";q={};w={window}", bucket.burst);
     set(headers, HeaderName::from_static("ratelimit-policy"), &line);
     line.clear();
     let reset = standing.reset.as_millis().div_ceil(1_000);
-    let _ = write!(line, "\"credential\";r={};t={reset}", standing.remaining);
+    let _ = write!(line, "\"{name}\";r={};t={reset}", standing.remaining);
     set(headers, HeaderName::from_static("ratelimit"), &line);
 }
 

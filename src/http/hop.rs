@@ -87,8 +87,16 @@ pub async fn carry(
     if incoming.status == StatusCode::MISDIRECTED_REQUEST.as_u16() {
         return Err(Problem::new(Kind::NoPrimary, "The primary is moving."));
     }
-    // For the line of the log.
     let problem = incoming.problem().and_then(|name| Kind::named(&name));
+    // Two regions whose clocks or keys differ: neither the client's fault, nor one that passes.
+    if problem == Some(Kind::Untrusted) {
+        tracing::error!(
+            peer = %to,
+            "the primary does not trust this region's requests: compare cluster.envelope_keys and the clocks"
+        );
+        return Err(Problem::new(Kind::NoPrimary, "The primary region does not take requests."));
+    }
+    // For the line of the log.
     state.facts.borrow_mut().problem = problem.map(Kind::name);
     let status = StatusCode::from_u16(incoming.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut answer = HttpResponse::build(status);

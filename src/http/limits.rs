@@ -38,6 +38,7 @@ const CALLERS_MAX: u64 = 100_000;
 /// How a caller stands, for the `RateLimit` headers.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
+    pub name: BucketLabel,
     pub bucket: Bucket,
     pub remaining: u32,
     pub reset: Duration,
@@ -159,12 +160,13 @@ impl Limiter {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn is_away(&self) -> bool {
+        self.now_ms() < self.away_until_ms.load(Ordering::Relaxed)
+    }
+
     async fn take(&self, kind: &Kind, id: Subject, op: &Op, metrics: &Metrics) -> Standing {
-        let standing = if self.now_ms() < self.away_until_ms.load(Ordering::Relaxed) {
-            local(kind, id)
-        } else {
-            self.take_shared(kind, id, op).await
-        };
+        let standing =
+            if self.is_away() { local(kind, id) } else { self.take_shared(kind, id, op).await };
         let verdict = if standing.allowed { Verdict::Allowed } else { Verdict::Refused };
         metrics.rate_limits.count(RateDecision {
             bucket: kind.label,
@@ -186,6 +188,10 @@ impl Limiter {
         if let Some(standing) = self.spend(kind, &lease) {
             return standing;
         }
+        // Who had the turn before may have found out, at the price of a time-out.
+        if self.is_away() {
+            return local(kind, id);
+        }
         let name = id.to_string();
         match limits::take(&self.redis, kind.bucket, kind.of, &name, kind.chunk(), op).await {
             Ok(taken) => self.refill(kind, &lease, taken),
@@ -201,6 +207,7 @@ impl Limiter {
     fn spend(&self, kind: &Kind, lease: &Lease) -> Option<Standing> {
         let now = self.now_ms();
         let standing = |remaining: u64, reset_ms: u64, allowed| Standing {
+            name: kind.label,
             bucket: kind.bucket,
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             reset: Duration::from_millis(reset_ms),
@@ -233,6 +240,7 @@ impl Limiter {
         }
         let reset_ms = if allowed { full_in_ms(kind.bucket, remaining) } else { taken.retry_ms };
         Standing {
+            name: kind.label,
             bucket: kind.bucket,
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             reset: Duration::from_millis(reset_ms),
@@ -253,7 +261,14 @@ fn local(kind: &Kind, id: Subject) -> Standing {
     } else {
         1_000 / u64::from(kind.bucket.per_second.max(1))
     });
-    Standing { bucket: kind.bucket, remaining: u32::from(allowed), reset, local: true, allowed }
+    Standing {
+        name: kind.label,
+        bucket: kind.bucket,
+        remaining: u32::from(allowed),
+        reset,
+        local: true,
+        allowed,
+    }
 }
 
 impl From<IpAddr> for Subject {
@@ -285,7 +300,11 @@ impl fmt::Display for Subject {
 /// `X-Forwarded-For` that is not one. The first entry is whatever the client wrote.
 #[must_use]
 pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAddr]) -> IpAddr {
-    if !trusted.contains(&peer) {
+    // `::ffff:10.0.0.1` on a listener of both kinds is 10.0.0.1.
+    let trusts = |address: IpAddr| {
+        trusted.iter().any(|proxy| proxy.to_canonical() == address.to_canonical())
+    };
+    if !trusts(peer) {
         return peer;
     }
     let entries = forwarded_for.unwrap_or_default().rsplit(',');
@@ -295,7 +314,7 @@ pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAd
             Ok(next) => address = next,
             Err(_) => break,
         }
-        if !trusted.contains(&address) {
+        if !trusts(address) {
             break;
         }
     }
@@ -308,8 +327,26 @@ mod tests {
     use crate::{
         storage::redis::testing::{Server, connect},
         telemetry::Telemetry,
-        vocab::{Clock as _, OpKind, clock::ManualClock},
+        vocab::{OpKind, clock::ManualClock},
     };
+
+    #[tokio::test]
+    async fn a_redis_that_hangs_holds_nobody_up_for_longer_than_one_time_out() {
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let limiter = Limiter::new(
+            &LimitsConfig::default(),
+            connect(mute.local_addr().unwrap().port()),
+            Arc::new(ManualClock::new()),
+        );
+        let metrics = Metrics::new(&"us-east-1".parse().unwrap(), &Telemetry::off());
+        // `connect` waits a second: one after the other they would take fifty.
+        let op = Op::system(OpKind::Test, Duration::from_secs(10));
+        let address = "203.0.113.9".parse().unwrap();
+        let asks = (0..50).map(|_| limiter.address(address, &op, &metrics));
+        let standings = futures_util::future::join_all(asks).await;
+        assert!(standings.iter().all(|standing| standing.local));
+        assert!(!op.remaining().is_zero());
+    }
 
     #[tokio::test]
     async fn a_lease_is_spent_token_by_token() {
@@ -339,6 +376,7 @@ mod tests {
         assert_eq!(sees("203.0.113.9", Some("198.51.100.1")), ip("203.0.113.9"));
         assert_eq!(sees("10.0.0.1", Some("1.1.1.1, 198.51.100.1")), ip("198.51.100.1"));
         assert_eq!(sees("10.0.0.1", Some("198.51.100.1, 10.0.0.2")), ip("198.51.100.1"));
+        assert_eq!(sees("::ffff:10.0.0.1", Some("198.51.100.1")), ip("198.51.100.1"));
         assert_eq!(sees("10.0.0.1", Some("garbage")), ip("10.0.0.1"));
         assert_eq!(sees("10.0.0.1", None), ip("10.0.0.1"));
     }

@@ -41,11 +41,12 @@ pub enum Kind {
     OutcomeUnknown,
     Unavailable,
     Fenced,
+    Untrusted,
     Internal,
 }
 
 impl Kind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Validation,
         Self::Malformed,
         Self::Unauthorized,
@@ -68,6 +69,7 @@ impl Kind {
         Self::OutcomeUnknown,
         Self::Unavailable,
         Self::Fenced,
+        Self::Untrusted,
         Self::Internal,
     ];
 
@@ -154,11 +156,12 @@ impl Kind {
             Self::Unavailable => {
                 ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Something needed does not answer")
             }
-            Self::Fenced => (
-                "fenced",
-                StatusCode::MISDIRECTED_REQUEST,
-                "This region is not the primary of that epoch",
-            ),
+            Self::Fenced => {
+                ("fenced", StatusCode::MISDIRECTED_REQUEST, "Not the primary of that epoch")
+            }
+            Self::Untrusted => {
+                ("untrusted", StatusCode::FORBIDDEN, "Not signed by a region of this cluster")
+            }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "An error of ours"),
         }
     }
@@ -247,6 +250,13 @@ impl Problem {
     #[must_use]
     pub fn position(&self) -> Option<Bookmark> {
         self.0.at
+    }
+    /// Could the database not be reached, or did it hang? One that took too long over a statement
+    /// is there, and the next would take as long.
+    #[must_use]
+    pub fn is_of_a_dead_database(&self) -> bool {
+        let cause = self.0.cause.as_ref().and_then(|cause| cause.downcast_ref());
+        matches!(cause, Some(StorageError::Unavailable(_)))
     }
     /// The chain of causes, outermost first, for the log.
     #[must_use]

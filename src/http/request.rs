@@ -5,6 +5,7 @@ use crate::{
     identity::Principal,
     routing::Consistency,
     telemetry::{metrics::Route as Answered, trace::Span},
+    topology::Lag,
     vocab::{Bookmark, Epoch, IdempotencyKey, Op},
 };
 use actix_web::{HttpMessage as _, HttpRequest, dev::ServiceRequest};
@@ -36,6 +37,8 @@ pub struct Facts {
     pub consistency: Consistency,
     pub request_bytes: u64,
     pub limit: Option<Standing>,
+    /// How old a local read can be, as it was known before it was carried out.
+    pub lag: Option<Lag>,
     pub write: Option<Rc<WriteFacts>>,
     pub problem: Option<&'static str>,
     pub error: Option<String>,

@@ -4,11 +4,8 @@ use super::key::ApiKeySecret;
 use crate::{
     config::IdentityConfig,
     storage::{
-        Global, StorageError, TenantScope,
-        global::{
-            api_keys::{self, KeyRow},
-            hot::HotReads,
-        },
+        StorageError, TenantScope,
+        global::{api_keys::KeyRow, hot::HotReads},
     },
     vocab::{Actor, ApiKeyId, Op, Scopes},
 };
@@ -90,13 +87,13 @@ impl Resolver {
     pub async fn vouched(
         &self,
         id: ApiKeyId,
-        global: &Global,
+        hot: &HotReads,
         op: &Op,
     ) -> Result<Resolved, StorageError> {
         if let Some(row) = self.by_id.get(&id) {
             return Ok(judge(&row, op));
         }
-        let Some(row) = api_keys::find_by_id(global, id).await?.value else {
+        let Some(row) = hot.api_key_by_id(id, op).await?.value else {
             return Ok(Resolved::Absent);
         };
         let row = Arc::new(row);

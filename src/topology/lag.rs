@@ -20,16 +20,17 @@ pub struct LagTracker {
     /// What the primary had, oldest first, not yet replayed here.
     pending: VecDeque<(Instant, Bookmark)>,
     proven_at: Option<Instant>,
-    primary: Option<Bookmark>,
+    /// The newest position heard of, and when.
+    primary: Option<(Instant, Bookmark)>,
 }
 
 impl LagTracker {
     /// The primary had come to `position`, and all committed before `at` is within it.
     pub fn note_primary(&mut self, at: Instant, position: Bookmark) {
-        if self.primary.is_some_and(|known| known.epoch > position.epoch) {
+        if self.primary.is_some_and(|(_, known)| known.epoch > position.epoch) {
             return;
         }
-        self.primary = Some(position);
+        self.primary = Some((at, position));
         if self.pending.len() < PENDING_MAX {
             self.pending.push_back((at, position));
         }
@@ -48,15 +49,18 @@ impl LagTracker {
         }
     }
 
-    /// `None` until a first proof.
+    /// `None` until a first proof. How many bytes are missing is known only while the primary was
+    /// heard of after `heard_after`: what it has written since cannot be told.
     #[must_use]
-    pub fn lag(&self, own: &Own) -> Option<Lag> {
+    pub fn lag(&self, own: &Own, heard_after: Option<Instant>) -> Option<Lag> {
         if own.role == Role::Primary {
             return Some(Lag { proven_at: None, bytes: Some(0) });
         }
         let proven_at = Some(self.proven_at?);
-        let comparable = self.primary.filter(|there| there.epoch == own.epoch());
-        Some(Lag { proven_at, bytes: comparable.map(|there| there.lsn.bytes_since(own.lsn)) })
+        let comparable = self
+            .primary
+            .filter(|(at, there)| there.epoch == own.epoch() && Some(*at) > heard_after);
+        Some(Lag { proven_at, bytes: comparable.map(|(_, there)| there.lsn.bytes_since(own.lsn)) })
     }
 }
 
@@ -81,10 +85,10 @@ mod tests {
         let clock = ManualClock::new();
         let mut lag = LagTracker::default();
         let t0 = clock.monotonic();
-        assert_eq!(lag.lag(&own(Role::Replica, 100, t0)), None);
+        assert_eq!(lag.lag(&own(Role::Replica, 100, t0), None), None);
         lag.note_primary(t0, at(200));
         lag.note_local(t0, at(199));
-        assert_eq!(lag.lag(&own(Role::Replica, 199, t0)), None);
+        assert_eq!(lag.lag(&own(Role::Replica, 199, t0), None), None);
     }
 
     #[test]
@@ -96,11 +100,25 @@ mod tests {
         lag.note_primary(sent, at(200));
         clock.advance(Duration::from_millis(10));
         lag.note_local(clock.monotonic(), at(250));
-        let known = lag.lag(&own(Role::Replica, 250, clock.monotonic())).unwrap();
+        let known = lag.lag(&own(Role::Replica, 250, clock.monotonic()), None).unwrap();
         assert_eq!(known.bound(clock.monotonic()), Duration::from_millis(200));
         assert_eq!(known.bytes, Some(0));
         clock.advance(Duration::from_secs(5));
         assert_eq!(known.bound(clock.monotonic()), Duration::from_millis(5_200));
+    }
+
+    #[test]
+    fn bytes_are_unknown_once_the_primary_has_gone_silent() {
+        let clock = ManualClock::new();
+        let mut lag = LagTracker::default();
+        let heard_at = clock.monotonic();
+        lag.note_primary(heard_at, at(200));
+        lag.note_local(heard_at, at(150));
+        lag.note_local(heard_at, at(200));
+        let own = own(Role::Replica, 200, heard_at);
+        let before = heard_at.checked_sub(Duration::from_secs(3));
+        assert_eq!(lag.lag(&own, before).unwrap().bytes, Some(0));
+        assert_eq!(lag.lag(&own, Some(heard_at)).unwrap().bytes, None);
     }
 
     #[test]
@@ -115,7 +133,7 @@ mod tests {
             lag.note_primary(clock.monotonic(), at(100 + step));
             lag.note_local(clock.monotonic(), at(100));
         }
-        let known = lag.lag(&own(Role::Replica, 100, first)).unwrap();
+        let known = lag.lag(&own(Role::Replica, 100, first), None).unwrap();
         assert_eq!(known.proven_at, Some(first));
         assert_eq!(known.bytes, Some(4_999));
         assert!(lag.pending.len() <= PENDING_MAX);
@@ -124,7 +142,7 @@ mod tests {
     #[test]
     fn a_primary_does_not_lag() {
         let known =
-            LagTracker::default().lag(&own(Role::Primary, 1, ManualClock::new().monotonic()));
+            LagTracker::default().lag(&own(Role::Primary, 1, ManualClock::new().monotonic()), None);
         assert_eq!(known, Some(Lag { proven_at: None, bytes: Some(0) }));
     }
 }

@@ -163,7 +163,8 @@ impl Topology {
         if let Some(own) = &own {
             tracker.note_local(now, own.position());
         }
-        let lag = own.as_ref().and_then(|own| tracker.lag(own));
+        let heard_after = now.checked_sub(self.inner.stale_after);
+        let lag = own.as_ref().and_then(|own| tracker.lag(own, heard_after));
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.own = own;
             snapshot.lag = lag;
@@ -175,9 +176,10 @@ impl Topology {
         if let Some((position, at)) = peer.primary_position() {
             tracker.note_primary(at, position);
         }
+        let heard_after = self.now().checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.peers.insert(region.clone(), peer);
-            snapshot.lag = snapshot.own.as_ref().and_then(|own| tracker.lag(own));
+            snapshot.lag = snapshot.own.as_ref().and_then(|own| tracker.lag(own, heard_after));
         });
     }
 }

@@ -16,6 +16,8 @@ use serde_json::json;
 const COLLECTION: &str = "consistency";
 /// Further than a read waits for its bookmark.
 const LATE_MS: u64 = 1_200;
+/// Less far than that, and further than the bound that is asked for.
+const A_LITTLE_LATE_MS: u64 = 200;
 
 pub async fn a_delayed_replica_answers_as_it_is_asked() -> anyhow::Result<()> {
     let near = |spec: &mut Spec| {
@@ -24,6 +26,7 @@ pub async fn a_delayed_replica_answers_as_it_is_asked() -> anyhow::Result<()> {
     };
     harness::own("consistency", near, async |cluster| {
         while_it_is_late(cluster).await.context("late")?;
+        while_it_is_a_little_late(cluster).await.context("a little late")?;
         once_it_is_near(cluster).await.context("near")?;
         garbage_costs_no_look_up(cluster).await.context("garbage")
     })
@@ -109,6 +112,23 @@ async fn write(cluster: &Cluster) -> anyhow::Result<(String, Caller)> {
     let mut caller = cluster.caller();
     let made = caller.create(US, COLLECTION, &json!({})).await?.wants(201)?;
     Ok((made.id()?, caller))
+}
+
+/// A bookmark does not stretch a bound, though the replica comes to it within the wait.
+async fn while_it_is_a_little_late(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.lab.delay(&region(US), &region(AP), A_LITTLE_LATE_MS)?;
+    let mut waited = 0;
+    for _ in 0..50 {
+        let (new, mut aware) = write(cluster).await?;
+        let answer = read(&mut aware, &new, "session").await?.wants(200)?;
+        waited += usize::from(answer.route() == "waited");
+        let (new, mut aware) = write(cluster).await?;
+        let answer = read(&mut aware, &new, "bounded;ms=20").await?.wants(200)?;
+        let fresh = answer.route() == "forwarded" || lag_ms(&answer)? <= 20;
+        ensure!(fresh, "{answer}");
+    }
+    ensure!(waited > 0, "no read had to wait for its bookmark");
+    Ok(())
 }
 
 async fn once_it_is_near(cluster: &Cluster) -> anyhow::Result<()> {

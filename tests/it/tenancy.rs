@@ -198,7 +198,7 @@ pub async fn the_internal_listener_serves_no_client() -> anyhow::Result<()> {
                 let mut caller = victim.caller.at_base(region, &inside);
                 let ask = request(&mut caller, region, route, &victim)?.header(name, value);
                 let context = format!("{} {} in {region}", route.method, route.path);
-                ask.send().await?.wants_problem(401, "unauthorized").context(context)?;
+                ask.send().await?.wants_problem(403, "untrusted").context(context)?;
             }
         }
     }

@@ -102,8 +102,9 @@ fn links_lead_to_operations() {
     });
 }
 
-/// Kinds that no operation can be refused with: what is not a path or method of ours has none.
-const OF_NO_OPERATION: [Kind; 1] = [Kind::MethodNotAllowed];
+/// Kinds that no operation can be refused with: what is not a path or method of ours has none, and
+/// what is not from a region of ours is refused by the internal listener.
+const OF_NO_OPERATION: [Kind; 2] = [Kind::MethodNotAllowed, Kind::Untrusted];
 
 #[test]
 fn every_kind_of_problem_is_described_where_it_can_happen() {

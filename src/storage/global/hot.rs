@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::DatabaseConfig,
     storage::{StorageError, TenantScope, tls},
-    vocab::{Bookmark, Clock as _, Collection, ItemId, Lsn, Op, SystemClock},
+    vocab::{ApiKeyId, Bookmark, Clock as _, Collection, ItemId, Lsn, Op, SystemClock},
 };
 use futures_util::FutureExt as _;
 use gather::{Asks, Gatherer};
@@ -34,10 +34,11 @@ use tokio_postgres::{
 };
 
 /// One row whatever is found, because the position is asked in the same statement.
+/// To be ended with what the key is found by.
 const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k.name, k.prefix, \
      k.scopes, k.created_at, k.expires_at, k.revoked_at \
      FROM cluster_position AS p \
-     LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON k.secret_hash = $1";
+     LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON ";
 
 /// Plans are made once, for any number of asks, and never by the size of a table that was small or
 /// unknown when they were made: each row is found by its index. Costs so raised would call for JIT.
@@ -75,7 +76,8 @@ struct Shared {
 struct Live {
     client: Arc<Client>,
     items: Asks,
-    api_key: Statement,
+    key_by_hash: Statement,
+    key_by_id: Statement,
 }
 
 #[derive(Default)]
@@ -165,24 +167,25 @@ impl HotReads {
         op: &Op,
     ) -> Result<Read<Option<KeyRow>>, StorageError> {
         let ask = |live: Arc<Live>| async move {
-            let found = live.client.query_opt(&live.api_key, &[&secret_hash.as_slice()]).await?;
-            found.ok_or(NO_EPOCH)
+            let hash = secret_hash.as_slice();
+            live.client.query_opt(&live.key_by_hash, &[&hash]).await?.ok_or(NO_EPOCH)
         };
-        let row = self.row(ask, op).await?;
-        let stored = api_keys::Stored {
-            at_epoch: row.try_get(0)?,
-            at_lsn: row.try_get(1)?,
-            id: row.try_get(2)?,
-            tenant_id: row.try_get(3)?,
-            tenant_name: row.try_get(4)?,
-            name: row.try_get(5)?,
-            prefix: row.try_get(6)?,
-            scopes: row.try_get(7)?,
-            created_at: row.try_get(8)?,
-            expires_at: row.try_get(9)?,
-            revoked_at: row.try_get(10)?,
+        key(&self.row(ask, op).await?)
+    }
+
+    /// A key by its id.
+    ///
+    /// # Errors
+    /// As [`HotReads::item`].
+    pub async fn api_key_by_id(
+        &self,
+        id: ApiKeyId,
+        op: &Op,
+    ) -> Result<Read<Option<KeyRow>>, StorageError> {
+        let ask = |live: Arc<Live>| async move {
+            live.client.query_opt(&live.key_by_id, &[&id.as_uuid()]).await?.ok_or(NO_EPOCH)
         };
-        stored.read()
+        key(&self.row(ask, op).await?)
     }
 
     /// The row that `ask` gets. Tried once more when replay cancelled it, or when the connection
@@ -199,7 +202,7 @@ impl HotReads {
         }
     }
 
-    /// The outer error: no connection. The inner one: what the statement came to on it.
+    /// The outer error: no connection, or no answer. The inner one: what the statement came to.
     async fn attempt<F>(
         &self,
         ask: impl Fn(Arc<Live>) -> F,
@@ -220,8 +223,9 @@ impl HotReads {
             if bound == self.shared.answer_ms_max {
                 // It neither answered nor ended the statement: whatever is sent here waits too.
                 self.forget(&live);
+                return Err(StorageError::unavailable("the database hangs"));
             }
-            return Ok(Err(StorageError::Timeout));
+            return Err(StorageError::Timeout);
         };
         if matches!(outcome, Err(StorageError::Unavailable(_))) {
             // Dead, or told by the server that it is about to be.
@@ -278,15 +282,18 @@ impl Shared {
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
         // Moves the connection's bytes; the requests that wait when it ends get the error.
         drive(connection.map(drop));
-        let (items, api_key) = futures_util::future::try_join(
+        let (by_hash, by_id) =
+            (format!("{API_KEY} k.secret_hash = $1"), format!("{API_KEY} k.id = $1"));
+        let (items, key_by_hash, key_by_id) = futures_util::future::try_join3(
             client.prepare_typed(gather::ITEMS, &gather::PARAMETERS),
-            client.prepare_typed(API_KEY, &[Type::BYTEA]),
+            client.prepare_typed(&by_hash, &[Type::BYTEA]),
+            client.prepare_typed(&by_id, &[Type::UUID]),
         )
         .await?;
         let client = Arc::new(client);
         let (items, gatherer) = Gatherer::new(Arc::clone(&client), items, self.answer_ms_max);
         drive(gatherer.run());
-        Ok(Live { client, items, api_key })
+        Ok(Live { client, items, key_by_hash, key_by_id })
     }
 }
 
@@ -301,6 +308,23 @@ impl Live {
 #[expect(clippy::disallowed_methods, reason = "the connection's own halves, which end with it")]
 fn drive(half: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(half);
+}
+
+fn key(row: &Row) -> Result<Read<Option<KeyRow>>, StorageError> {
+    let stored = api_keys::Stored {
+        at_epoch: row.try_get(0)?,
+        at_lsn: row.try_get(1)?,
+        id: row.try_get(2)?,
+        tenant_id: row.try_get(3)?,
+        tenant_name: row.try_get(4)?,
+        name: row.try_get(5)?,
+        prefix: row.try_get(6)?,
+        scopes: row.try_get(7)?,
+        created_at: row.try_get(8)?,
+        expires_at: row.try_get(9)?,
+        revoked_at: row.try_get(10)?,
+    };
+    stored.read()
 }
 
 fn position(epoch: i64, lsn: PgLsn) -> Result<Bookmark, StorageError> {

@@ -171,7 +171,7 @@ async fn bounded<T>(
 ) -> Result<T, StorageError> {
     match tokio::time::timeout(bound, statement).await {
         Ok(outcome) => outcome.map_err(StorageError::from),
-        Err(_) => Err(StorageError::Timeout),
+        Err(_) => Err(StorageError::unavailable("the database hangs")),
     }
 }
 

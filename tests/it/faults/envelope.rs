@@ -118,7 +118,7 @@ pub async fn a_forwarded_request_is_believed_only_as_it_was_sealed() -> anyhow::
     ];
     for (what, sealed) in distrusted {
         let (status, body, _) = peer.send(base, sealed.as_deref()).await?;
-        let refused = status == 401 && body["type"] == "urn:godwit:problem:unauthorized";
+        let refused = status == 403 && body["type"] == "urn:godwit:problem:untrusted";
         ensure!(refused, "an envelope {what}: {status} {body}");
     }
     let elsewhen = Envelope { epoch: Epoch::new(2).context("an epoch")?, ..good.clone() };
