@@ -16,7 +16,7 @@ use crate::{
     vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, rng},
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, stream};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
@@ -110,8 +110,20 @@ pub enum ForwardError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the connection failed")]
-pub struct HopError(#[source] reqwest::Error);
+pub enum HopError {
+    /// Over a connection that, for all we know, is in order: see [`peer_client`] on one that is not.
+    #[error("nothing came in time")]
+    TimedOut,
+    #[error("the connection failed")]
+    Broken(#[source] reqwest::Error),
+}
+
+impl HopError {
+    /// Was the request certainly not sent?
+    fn is_unsent(&self) -> bool {
+        matches!(self, Self::Broken(error) if error.is_connect())
+    }
+}
 
 struct Peer {
     base: String,
@@ -125,6 +137,8 @@ struct Peer {
 pub struct Forwarder {
     region: Region,
     sealer: Sealer,
+    /// Longest silence in the midst of an answer that is passed on as it comes.
+    idle: Duration,
     peers: BTreeMap<Region, Peer>,
 }
 
@@ -148,7 +162,9 @@ impl Forwarder {
             );
         }
         let sealer = Sealer::new(&config.cluster, config.routing.envelope_seconds_max);
-        Ok(Self { region: config.region.clone(), sealer, peers })
+        // A peer has no reason to be silent for as long as a whole request may take.
+        let idle = Duration::from_millis(config.routing.request_ms_max);
+        Ok(Self { region: config.region.clone(), sealer, idle, peers })
     }
 
     #[must_use]
@@ -195,14 +211,15 @@ impl Forwarder {
                 });
             };
             let sealed = self.seal(to, epoch, request, &digest, op);
-            let result = attempt_once(peer, request, &sealed, patience(op, attempt)).await;
+            let patience = patience(op, attempt);
+            let result = attempt_once(peer, request, &sealed, patience, self.idle).await;
             let ended = op.clock.monotonic();
             let outcome = if result.is_ok() { HopOutcome::Answered } else { HopOutcome::Failed };
             pass.report(ended, outcome);
             let counted = match &result {
                 Ok(_) => ForwardOutcome::Answered,
-                Err(error) if error.is_timeout() => ForwardOutcome::TimedOut,
-                Err(_) => ForwardOutcome::Failed,
+                Err(HopError::TimedOut) => ForwardOutcome::TimedOut,
+                Err(HopError::Broken(_)) => ForwardOutcome::Failed,
             };
             peer.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
             let error = match result {
@@ -223,11 +240,11 @@ impl Forwarder {
                 },
                 Err(error) => error,
             };
-            let sent = !error.is_connect();
+            let sent = !error.is_unsent();
             let repeatable = read || request.key.is_some() || !sent;
             let pause = Duration::from_millis(50 * u64::from(attempt) + rng::below(&*op.rng, 50));
             if attempt == ATTEMPTS_MAX || !repeatable || op.remaining() <= pause * 2 {
-                let (peer, source) = (to.clone(), HopError(error));
+                let (peer, source) = (to.clone(), error);
                 return Err(if !read && (sent || maybe_done.is_some()) {
                     ForwardError::Unknown { peer, source }
                 } else {
@@ -235,7 +252,7 @@ impl Forwarder {
                 });
             }
             if sent && !read {
-                maybe_done = Some(HopError(error));
+                maybe_done = Some(error);
             }
             attempt += 1;
             tokio::time::sleep(pause).await;
@@ -267,17 +284,19 @@ fn patience(op: &Op, attempt: u32) -> Duration {
     if attempt == ATTEMPTS_MAX { remaining } else { remaining / 2 }
 }
 
+/// Sends the request once. `patience` is for what comes before anything is passed on: the head of
+/// the answer, and all of an answer that is read whole.
 async fn attempt_once(
     peer: &Peer,
     request: &Outgoing,
     sealed: &str,
     patience: Duration,
-) -> Result<Incoming, reqwest::Error> {
+    idle: Duration,
+) -> Result<Incoming, HopError> {
     let client = &peer.clients[peer.next.fetch_add(1, Ordering::Relaxed) % peer.clients.len()];
     let method = request.method.parse().unwrap_or(reqwest::Method::GET);
     let mut builder = client
         .request(method, format!("{}{}", peer.base, request.path))
-        .timeout(patience)
         .header(envelope::HEADER, sealed)
         .header("traceparent", &request.traceparent);
     for (name, value) in &request.headers {
@@ -286,25 +305,38 @@ async fn attempt_once(
     if !request.body.is_empty() {
         builder = builder.body(request.body.clone());
     }
-    let answer = builder.send().await?;
-    let status = answer.status().as_u16();
-    let headers = answer.headers().iter();
-    let headers =
-        headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-    let body = if answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX) {
-        Body::Whole(answer.bytes().await?)
-    } else {
-        let chunks = answer.bytes_stream().map(|chunk| chunk.map_err(HopError));
-        // Ends after the first failure: a broken body is never taken for a whole one.
-        let until_failure = stream::unfold(Some(Box::pin(chunks)), |chunks| async move {
-            let mut chunks = chunks?;
-            let next = chunks.next().await?;
-            let rest = next.is_ok().then_some(chunks);
-            Some((next, rest))
-        });
-        Body::Stream(Box::pin(until_failure))
+    let arriving = async {
+        let answer = builder.send().await.map_err(HopError::Broken)?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().iter();
+        let headers =
+            headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+        let body = if answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX) {
+            Body::Whole(answer.bytes().await.map_err(HopError::Broken)?)
+        } else {
+            Body::Stream(Box::pin(streamed(answer, idle)))
+        };
+        Ok(Incoming { status, headers, body })
     };
-    Ok(Incoming { status, headers, body })
+    tokio::time::timeout(patience, arriving).await.unwrap_or(Err(HopError::TimedOut))
+}
+
+/// The rest of an answer as it comes, for as long as the client takes to read it: each chunk has
+/// its own time. Ends after the first failure: a broken body is never taken for a whole one.
+fn streamed(
+    answer: reqwest::Response,
+    idle: Duration,
+) -> impl Stream<Item = Result<Bytes, HopError>> {
+    stream::unfold(Some(answer), move |answer| async move {
+        let mut answer = answer?;
+        let next = match tokio::time::timeout(idle, answer.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk?),
+            Ok(Err(error)) => Err(HopError::Broken(error)),
+            Err(_) => Err(HopError::TimedOut),
+        };
+        let rest = next.is_ok().then_some(answer);
+        Some((next, rest))
+    })
 }
 
 #[cfg(test)]

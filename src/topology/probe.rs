@@ -46,7 +46,9 @@ pub fn peer_client(
         .http2_keep_alive_while_idle(true)
         // A body of 1 MiB must not wait for window updates over a long link.
         .http2_initial_stream_window_size(2 * 1024 * 1024)
-        .http2_initial_connection_window_size(16 * 1024 * 1024)
+        // As large as it can be (RFC 9113, section 6.9.1): what slow clients have not read yet of
+        // their answers, each within its own window, must not hold up the answers to others.
+        .http2_initial_connection_window_size((1 << 31) - 1)
         .connect_timeout(Duration::from_millis(routing.connect_ms_max))
         .tcp_nodelay(true)
         .no_proxy()

@@ -1,9 +1,10 @@
 use super::*;
 use crate::{config::Config, telemetry::Telemetry, vocab::OpKind};
+use futures_util::StreamExt as _;
 use std::io::Write as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 /// A forwarder of eu-west-1 whose only peer, us-east-1, is at this port. Its breaker opens at the
@@ -55,24 +56,76 @@ fn op() -> Op {
     Op::system(OpKind::Test, Duration::from_secs(5))
 }
 
-/// Takes each request (RFC 9113, section 4.1: its HEADERS frame) and hangs up. Ends when dropped.
-async fn take_and_hang_up(listener: TcpListener) {
-    loop {
+/// Long enough for a request to reach a peer on this machine, short enough to be waited out.
+fn hasty() -> Op {
+    Op::system(OpKind::Test, Duration::from_millis(600))
+}
+
+/// Returns once the operation's time is up.
+async fn time_is_up(op: &Op) {
+    while !op.remaining().is_zero() {
+        tokio::task::yield_now().await;
+    }
+}
+
+// Frames and their flags: RFC 9113, sections 4.1 and 6.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `:status: 200`, from the static table (RFC 7541, appendix A).
+const OK: &[u8] = &[0x88];
+/// `content-length: 10`, 28 in that table.
+const TEN_BYTES: &[u8] = b"\x0f\x0d\x0210";
+
+/// The primary's end of a connection, frame by frame.
+struct Far(TcpStream);
+
+impl Far {
+    async fn accept(listener: &TcpListener) -> Self {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.unwrap();
-        // Our SETTINGS, empty: a client may wait for them.
-        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut this = Self(stream);
+        // Ours, empty: a client may wait for them. Theirs take effect when we say so.
+        this.frame(SETTINGS, 0, 0, &[]).await;
+        this.frame(SETTINGS, ACK, 0, &[]).await;
+        this
+    }
+
+    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// The stream of the next request, as soon as its head is here. None when the client hung up.
+    async fn request(&mut self) -> Option<u32> {
         loop {
             let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
+            self.0.read_exact(&mut head).await.ok()?;
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await.unwrap();
-            if head[3] == 1 {
-                break;
+            self.0.read_exact(&mut payload).await.ok()?;
+            if head[3] == HEADERS {
+                return Some(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
             }
         }
+    }
+
+    async fn head(&mut self, stream: u32, fields: &[&[u8]]) {
+        self.frame(HEADERS, END_HEADERS, stream, &fields.concat()).await;
+    }
+}
+
+/// Takes each request and hangs up. Ends when dropped.
+async fn take_and_hang_up(listener: TcpListener) {
+    loop {
+        Far::accept(&listener).await.request().await.expect("a request");
     }
 }
 
@@ -114,4 +167,106 @@ async fn a_write_that_could_not_be_sent_had_no_effect() {
     let outcome = forwarder.send(&peer, Epoch::FIRST, &request("POST", Some("key-1")), &op()).await;
     let error = outcome.err().expect("nobody listens");
     assert!(matches!(error, ForwardError::BreakerOpen(_)), "{error:?}");
+}
+
+/// The body of an answer, up to where it ended or broke off.
+async fn received(body: Body) -> (usize, Option<HopError>) {
+    let Body::Stream(mut chunks) = body else { panic!("read whole") };
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => bytes += chunk.len(),
+            Err(error) => {
+                assert!(chunks.next().await.is_none(), "goes on after a failure");
+                return (bytes, Some(error));
+            }
+        }
+    }
+    (bytes, None)
+}
+
+#[tokio::test]
+async fn a_long_answer_may_take_longer_than_the_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (forwarder, peer) = forwarder(listener.local_addr().unwrap().port());
+    let op = hasty();
+    let answering = async {
+        let mut far = Far::accept(&listener).await;
+        let stream = far.request().await.expect("a request");
+        far.head(stream, &[OK]).await;
+        for _ in 0..8 {
+            far.frame(DATA, 0, stream, &[b'x'; 16_000]).await;
+        }
+        time_is_up(&op).await;
+        far.frame(DATA, END_STREAM, stream, &[b'x'; 16_000]).await;
+        far
+    };
+    let request = request("GET", None);
+    let asking = async {
+        let answer = forwarder.send(&peer, Epoch::FIRST, &request, &op).await.ok().unwrap();
+        received(answer.body).await
+    };
+    let (_far, (bytes, failure)) = tokio::join!(answering, asking);
+    assert!(failure.is_none(), "{failure:?} after {bytes} bytes");
+    assert_eq!(bytes, 9 * 16_000);
+}
+
+#[tokio::test]
+async fn a_long_answer_that_falls_silent_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mut forwarder, peer) = forwarder(listener.local_addr().unwrap().port());
+    forwarder.idle = Duration::from_millis(50);
+    let answering = async {
+        let mut far = Far::accept(&listener).await;
+        let stream = far.request().await.expect("a request");
+        far.head(stream, &[OK]).await;
+        far.frame(DATA, 0, stream, &[b'x'; 16_000]).await;
+        far
+    };
+    let (request, op) = (request("GET", None), op());
+    let asking = async {
+        let answer = forwarder.send(&peer, Epoch::FIRST, &request, &op).await.ok().unwrap();
+        received(answer.body).await
+    };
+    let (_far, (bytes, failure)) = tokio::join!(answering, asking);
+    assert!(matches!(failure, Some(HopError::TimedOut)), "{failure:?}");
+    assert_eq!(bytes, 16_000);
+    assert!(!op.remaining().is_zero(), "it took all the time there was");
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_hold_up_no_other() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let client = peer_client(&crate::config::RoutingConfig::default(), None).unwrap();
+    let mut far = None;
+    let mut unread = Vec::new();
+    // Each fills the window of its stream, all together more than 16 MiB.
+    while unread.len() < 10 {
+        let answering = async {
+            let mut far = match far.take() {
+                Some(far) => far,
+                None => Far::accept(&listener).await,
+            };
+            let stream = far.request().await.expect("a request");
+            far.head(stream, &[OK]).await;
+            for _ in 0..131 {
+                far.frame(DATA, 0, stream, &[b'x'; 16_000]).await;
+            }
+            far
+        };
+        let (answered, answer) = tokio::join!(answering, client.get(&url).send());
+        far = Some(answered);
+        unread.push(answer.unwrap());
+    }
+    let mut far = far.expect("connected");
+    let answering = async {
+        let stream = far.request().await.expect("a request");
+        far.head(stream, &[OK, TEN_BYTES]).await;
+        far.frame(DATA, END_STREAM, stream, b"0123456789").await;
+    };
+    let ((), answer) = tokio::join!(answering, client.get(&url).send());
+    let answer = answer.unwrap();
+    assert_eq!(answer.bytes().await.unwrap(), "0123456789");
 }
