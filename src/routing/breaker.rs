@@ -1,8 +1,10 @@
 //! A circuit breaker per peer: after enough failures, stop asking for a while.
 //!
-//! It counts only failures of the hop itself (no connection, no answer); an answer of any status is
-//! a success. The watcher's probe keeps running while the breaker is open, and a probe that is
-//! answered lets requests through again at once: a healed link need not wait out the cool-down.
+//! It counts only failures of the hop itself (no connection, or one that broke); an answer of any
+//! status is a success. An answer that is late over a connection in order says nothing: it may be
+//! one tenant's heavy query, no reason to stop everyone's writes. The watcher's probe keeps running
+//! while the breaker is open, and a probe that is answered lets requests through again at once: a
+//! healed link need not wait out the cool-down.
 
 use crate::config::BreakerConfig;
 use std::{

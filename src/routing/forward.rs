@@ -2,6 +2,7 @@
 //!
 //! What was certainly not sent is tried again freely. What may have been sent is tried again only
 //! if repeating it changes nothing: reads, and writes with a key (`shared/postgres.md` lesson 13).
+//! A read whose answer is only late is not: the primary would do the same work again, for nobody.
 //! When the time is up and a write may have been sent, its outcome is *unknown*, and said to be.
 //! Dropping the future abandons the hop; the primary may still finish it.
 
@@ -211,15 +212,24 @@ impl Forwarder {
                 });
             };
             let sealed = self.seal(to, epoch, request, &digest, op);
-            let patience = patience(op, attempt);
+            let patience = if read { op.remaining() } else { patience(op, attempt) };
             let result = attempt_once(peer, request, &sealed, patience, self.idle).await;
             let ended = op.clock.monotonic();
-            let outcome = if result.is_ok() { HopOutcome::Answered } else { HopOutcome::Failed };
-            pass.report(ended, outcome);
             let counted = match &result {
-                Ok(_) => ForwardOutcome::Answered,
-                Err(HopError::TimedOut) => ForwardOutcome::TimedOut,
-                Err(HopError::Broken(_)) => ForwardOutcome::Failed,
+                Ok(_) => {
+                    pass.report(ended, HopOutcome::Answered);
+                    ForwardOutcome::Answered
+                }
+                // A peer that is gone leaves a ping unanswered too, which breaks the connection, and
+                // the watcher's probes. One that is only slow with this is no reason to stop all.
+                Err(HopError::TimedOut) => {
+                    drop(pass);
+                    ForwardOutcome::TimedOut
+                }
+                Err(HopError::Broken(_)) => {
+                    pass.report(ended, HopOutcome::Failed);
+                    ForwardOutcome::Failed
+                }
             };
             peer.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
             let error = match result {
@@ -241,7 +251,10 @@ impl Forwarder {
                 Err(error) => error,
             };
             let sent = !error.is_unsent();
-            let repeatable = read || request.key.is_some() || !sent;
+            let repeatable = match &error {
+                HopError::TimedOut => request.key.is_some() && !read,
+                HopError::Broken(_) => read || request.key.is_some() || !sent,
+            };
             let pause = Duration::from_millis(50 * u64::from(attempt) + rng::below(&*op.rng, 50));
             if attempt == ATTEMPTS_MAX || !repeatable || op.remaining() <= pause * 2 {
                 let (peer, source) = (to.clone(), error);
@@ -277,8 +290,8 @@ impl Forwarder {
     }
 }
 
-/// All the time there is for the last attempt, half of it for each before, so that a connection
-/// that went dark leaves time for another.
+/// All the time there is for the last attempt of a write, half of it for each before, so that an
+/// answer that was lost leaves time to ask for it again.
 fn patience(op: &Op, attempt: u32) -> Duration {
     let remaining = op.remaining();
     if attempt == ATTEMPTS_MAX { remaining } else { remaining / 2 }

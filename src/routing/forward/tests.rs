@@ -1,6 +1,6 @@
 use super::*;
 use crate::{config::Config, telemetry::Telemetry, vocab::OpKind};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::io::Write as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -127,6 +127,45 @@ async fn take_and_hang_up(listener: TcpListener) {
     loop {
         Far::accept(&listener).await.request().await.expect("a request");
     }
+}
+
+/// Takes each request and does with it as told by its number, from 1. Ends when dropped.
+async fn take(listener: TcpListener, requests: &AtomicUsize, act: impl AsyncFn(Far, u32, usize)) {
+    let mut serving = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            peer = Far::accept(&listener) => serving.push(async {
+                let mut peer = peer;
+                let stream = peer.request().await.expect("a request");
+                act(peer, stream, requests.fetch_add(1, Ordering::Relaxed) + 1).await;
+            }),
+            Some(()) = serving.next() => {}
+        }
+    }
+}
+
+/// Never answers, and keeps the connection.
+async fn silence(_peer: Far, _stream: u32, _number: usize) {
+    std::future::pending::<()>().await;
+}
+
+struct Sent {
+    outcome: Result<Incoming, ForwardError>,
+    breaker: Option<BreakerState>,
+    requests: usize,
+}
+
+/// Sends to a peer that does as told.
+async fn sent(request: Outgoing, op: &Op, act: impl AsyncFn(Far, u32, usize)) -> Sent {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (forwarder, peer) = forwarder(listener.local_addr().unwrap().port());
+    let requests = AtomicUsize::new(0);
+    let outcome = tokio::select! {
+        outcome = forwarder.send(&peer, Epoch::FIRST, &request, op) => outcome,
+        () = take(listener, &requests, act) => unreachable!("it accepts for ever"),
+    };
+    let breaker = forwarder.breaker_state(&peer, op.clock.monotonic());
+    Sent { outcome, breaker, requests: requests.into_inner() }
 }
 
 /// What becomes of a request whose peer takes it and hangs up.
@@ -269,4 +308,37 @@ async fn answers_that_nobody_reads_hold_up_no_other() {
     let ((), answer) = tokio::join!(answering, client.get(&url).send());
     let answer = answer.unwrap();
     assert_eq!(answer.bytes().await.unwrap(), "0123456789");
+}
+
+/// An answer that is read whole, and stops in its midst.
+async fn half_an_answer(mut far: Far, stream: u32, _number: usize) {
+    far.head(stream, &[OK, TEN_BYTES]).await;
+    far.frame(DATA, 0, stream, b"01234").await;
+    silence(far, stream, 0).await;
+}
+
+#[tokio::test]
+async fn a_read_that_is_answered_slowly_is_asked_once_and_trips_no_breaker() {
+    for halfway in [false, true] {
+        let op = hasty();
+        let sent = if halfway {
+            sent(request("GET", None), &op, half_an_answer).await
+        } else {
+            sent(request("GET", None), &op, silence).await
+        };
+        let error = sent.outcome.err().expect("no answer");
+        let slow = matches!(error, ForwardError::NoAnswer { source: HopError::TimedOut, .. });
+        assert!(slow, "{error:?}");
+        assert_eq!((sent.requests, sent.breaker), (1, Some(BreakerState::Closed)));
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_is_answered_slowly_is_sent_again_and_trips_no_breaker() {
+    let sent = sent(request("POST", Some("key-1")), &hasty(), silence).await;
+    let error = sent.outcome.err().expect("no answer");
+    let slow = matches!(error, ForwardError::Unknown { source: HopError::TimedOut, .. });
+    assert!(slow, "{error:?}");
+    assert_eq!(sent.breaker, Some(BreakerState::Closed));
+    assert!(sent.requests > 1, "not sent again");
 }
