@@ -60,10 +60,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Does this status tell of the attempt it answers only, and not of the write? It may then
-    /// have been carried out by an attempt before.
-    const fn is_of_this_attempt(&self) -> bool {
-        matches!(self.status, 408 | 421 | 500..=599)
+    /// Does this tell of the attempt it answers only, and not of the write? It may then have been
+    /// carried out by an attempt before. So it is with all that is judged before the journal is
+    /// asked and can change meanwhile: the write itself may have ended the credential.
+    fn is_of_this_attempt(&self) -> bool {
+        matches!(self.status, 401 | 403 | 408 | 421 | 500..=599)
+            || self.problem().is_some_and(|problem| problem.starts_with("bookmark-"))
     }
 
     /// The name of the problem that a refusal is, when its body is at hand.

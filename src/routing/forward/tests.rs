@@ -77,6 +77,9 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// `:status: 200`, from the static table (RFC 7541, appendix A).
 const OK: &[u8] = &[0x88];
+/// `:status` as a literal, 8 in that table.
+const UNAUTHORIZED: &[u8] = b"\x08\x03401";
+const FORBIDDEN: &[u8] = b"\x08\x03403";
 /// `content-length: 10`, 28 in that table.
 const TEN_BYTES: &[u8] = b"\x0f\x0d\x0210";
 
@@ -341,4 +344,21 @@ async fn a_write_that_is_answered_slowly_is_sent_again_and_trips_no_breaker() {
     assert!(slow, "{error:?}");
     assert_eq!(sent.breaker, Some(BreakerState::Closed));
     assert!(sent.requests > 1, "not sent again");
+}
+
+#[tokio::test]
+async fn a_credential_refused_after_a_lost_answer_tells_nothing_of_the_write() {
+    for refusal in [UNAUTHORIZED, FORBIDDEN] {
+        let refuse_the_second = async |mut far: Far, stream, number| {
+            if number > 1 {
+                far.head(stream, &[refusal, TEN_BYTES]).await;
+                far.frame(DATA, END_STREAM, stream, b"0123456789").await;
+            }
+            silence(far, stream, number).await;
+        };
+        let sent = sent(request("POST", Some("key-1")), &hasty(), refuse_the_second).await;
+        let error = sent.outcome.err().expect("not known");
+        assert!(matches!(error, ForwardError::Unknown { .. }), "{error:?}");
+        assert_eq!(sent.requests, 2);
+    }
 }
