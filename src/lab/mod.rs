@@ -44,7 +44,9 @@ pub use layout::Layout;
 pub use links::{Kind, LinkFacts};
 pub use lock::{lock, sweep};
 pub use relay::{Direction, LinkState};
-pub use spec::{Part, PortPlan, Progress, Severing, Spec, Step, Target, Wan, known_regions};
+pub use spec::{
+    Durability, Part, PortPlan, Progress, Severing, Spec, Step, Target, Wan, known_regions,
+};
 pub use status::{PartFacts, PartState, Status};
 
 /// Brings a laboratory up. Cancelling it, or dropping what it returns, kills everything.

@@ -180,7 +180,8 @@ impl Session {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(port).dbname(database).user(SUPERUSER);
         config.password(&secrets.superuser).connect_timeout(CONNECT_PATIENCE);
-        config.application_name("godwit lab");
+        // What makes the laboratory must not wait for a replica that it has yet to make.
+        config.application_name("godwit lab").options("-c synchronous_commit=local");
         let connecting = tokio::time::timeout(CONNECT_PATIENCE, config.connect(NoTls));
         let (client, connection) = connecting.await.context("no answer")??;
         let mut driver = JoinSet::new();
@@ -262,6 +263,25 @@ impl Session {
             states if states.iter().any(|state| state == "streaming") => Ok(()),
             states => Err(states.join(", ")),
         })
+    }
+
+    /// Lets a commit wait until one of `standbys` has it on its disk too; with none, until it is on
+    /// the primary's. It outlasts a restart, so that none is acknowledged for less meanwhile.
+    pub async fn wait_for_one_of(&self, standbys: &[&Region]) -> anyhow::Result<()> {
+        let names: Vec<String> = standbys.iter().map(|region| format!("\"{region}\"")).collect();
+        let wanted =
+            if names.is_empty() { String::new() } else { format!("ANY 1 ({})", names.join(", ")) };
+        // Each by itself: ALTER SYSTEM takes no transaction.
+        self.run(&format!("ALTER SYSTEM SET synchronous_standby_names = '{wanted}'")).await?;
+        self.run("SELECT pg_reload_conf()").await
+    }
+
+    /// Whether commits wait for that many replicas to choose from, or how many there are.
+    pub async fn chooses_from(&self, replicas: usize) -> anyhow::Result<Result<(), String>> {
+        let query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'";
+        let found = self.column(query).await?;
+        let found = found.first().context("no count")?;
+        Ok(if *found == replicas.to_string() { Ok(()) } else { Err(format!("{found} replicas")) })
     }
 
     /// On a primary, how far it has come.

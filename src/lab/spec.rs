@@ -14,6 +14,7 @@ pub struct Spec {
     pub regions: Vec<Region>,
     pub ports: PortPlan,
     pub wan: Wan,
+    pub durability: Durability,
     /// API processes per region.
     pub processes: NonZeroU8,
     /// The `godwit` program whose `serve`, `migrate`, `tenant` and `key` are run.
@@ -42,6 +43,7 @@ impl Spec {
             regions: known_regions(),
             ports: PortPlan::Contract,
             wan: Wan::Real,
+            durability: Durability::default(),
             processes: NonZeroU8::MIN,
             binary,
             environment: Vec::new(),
@@ -82,6 +84,25 @@ pub enum Wan {
     Real,
     /// In one place
     Off,
+}
+
+/// What an acknowledged write has survived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Durability {
+    /// It is on the primary's disk
+    #[default]
+    Async,
+    /// It is on the disk of one more region too (`synchronous_standby_names = 'ANY 1 (...)'`)
+    Quorum,
+}
+
+impl Durability {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::Quorum => "quorum",
+        }
+    }
 }
 
 impl Wan {

@@ -14,7 +14,7 @@ use super::{
     links::{Kind, LinkId},
     postgres::{self, DATABASE, Instance, Role, Session},
     redis,
-    spec::{Part, Step, Target},
+    spec::{Durability, Part, Step, Target},
 };
 use crate::vocab::{Clock as _, Epoch, Region, SystemClock};
 use anyhow::Context as _;
@@ -168,7 +168,25 @@ async fn start_databases(lab: &Inner) -> anyhow::Result<()> {
         if lab.spec.bare { Ok(()) } else { make_tenant(lab, primary).await }
     };
     tokio::try_join!(try_join_all(follow), serve)?;
-    Ok(())
+    be_durable(lab, primary, &server, session).await
+}
+
+/// Last, because until replicas follow nobody can say that a commit has reached one.
+async fn be_durable(
+    lab: &Inner,
+    primary: &Region,
+    server: &Child,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let replicas: Vec<&Region> = match lab.spec.durability {
+        Durability::Async => Vec::new(),
+        Durability::Quorum => lab.spec.regions.iter().filter(|at| *at != primary).collect(),
+    };
+    session.wait_for_one_of(&replicas).await?;
+    let chosen = || async {
+        session.chooses_from(replicas.len()).await.map_err(|error| format!("{error:#}"))?
+    };
+    server.until("durability", PATIENCE, chosen).await
 }
 
 /// A new primary.

@@ -105,7 +105,7 @@ impl Inner {
         Some(LabFile {
             epoch: *epoch,
             primary: primary.clone(),
-            durability: "async".into(),
+            durability: self.spec.durability.word().into(),
             wan: self.spec.wan.word().into(),
             tenant: self.tenant.get().cloned(),
             regions: self.ports.regions.iter().filter_map(region).collect(),

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{Output, block_on},
-    lab::{self, Lab, LabFile, Layout, PortPlan, Progress, Spec, Step, Wan},
+    lab::{self, Durability, Lab, LabFile, Layout, PortPlan, Progress, Spec, Step, Wan},
     vocab::{Clock as _, SystemClock},
 };
 use anyhow::{Context as _, bail};
@@ -59,14 +59,6 @@ pub struct Up {
     supervise: bool,
 }
 
-/// How far a write has come when it is acknowledged.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum Durability {
-    /// It is on the primary's disk
-    #[default]
-    Async,
-}
-
 /// What the background process tells its parent, a line each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,13 +91,12 @@ impl Up {
     }
 
     fn spec(&self, dir: PathBuf, progress: Progress) -> anyhow::Result<Spec> {
-        // There is one durability to choose from.
-        let Durability::Async = self.durability;
         let binary = std::env::current_exe().context("which program is this?")?;
         let ports = self.port_base.map_or(PortPlan::Contract, PortPlan::From);
         Ok(Spec {
             ports,
             wan: self.wan,
+            durability: self.durability,
             processes: self.processes,
             postgres_bin: self.pg_bin.clone(),
             redis_server: self.redis_server.clone(),

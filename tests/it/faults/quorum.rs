@@ -1,0 +1,70 @@
+//! With durability `quorum`, an acknowledged write is on the disk of a second region.
+
+use super::{now, since};
+use crate::harness::{self, AP, Cluster, EU, SOON, US, eventually};
+use anyhow::{Context as _, ensure};
+use godwit::lab::{Durability, Spec, Target, Wan};
+use reqwest::Method;
+use serde_json::json;
+use std::time::Duration;
+
+const COLLECTION: &str = "quorum";
+/// The time a request has, so that the test need not wait for the usual one.
+const REQUEST_MS_MAX: u64 = 2_000;
+
+fn shape(spec: &mut Spec) {
+    harness::patient(spec);
+    spec.wan = Wan::Off;
+    spec.durability = Durability::Quorum;
+    harness::set(spec, "GODWIT__ROUTING__REQUEST_MS_MAX", &REQUEST_MS_MAX.to_string());
+}
+
+pub async fn a_write_that_no_second_region_has_is_not_acknowledged() -> anyhow::Result<()> {
+    harness::own("quorum", shape, async |cluster| {
+        ensure!(cluster.facts.durability == "quorum", "{:?}", cluster.facts);
+        let postgres = |region: &str| format!("{region}/postgres").parse::<Target>();
+        create(cluster, "both").await?.wants(201)?;
+        cluster.lab.kill(&postgres(EU)?).await?;
+        create(cluster, "one").await?.wants(201).context("one replica is enough")?;
+        cluster.lab.kill(&postgres(AP)?).await?;
+
+        let began = now();
+        let unknown = create(cluster, "none").await?.wants_problem(503, "outcome-unknown")?;
+        let took = since(began);
+        ensure!(took < Duration::from_millis(REQUEST_MS_MAX) + SOON, "{took:?}");
+        ensure!(unknown.header("location") == Some("/v1/writes/none"), "{unknown}");
+        // It waits on the primary, so nobody can tell yet.
+        let asked = outcome(cluster).await?;
+        ensure!(asked != "committed", "{asked}");
+
+        cluster.lab.restart(&postgres(AP)?).await?;
+        eventually("the write is committed", SOON, async || match outcome(cluster).await {
+            Ok(state) if state == "committed" => Ok(()),
+            Ok(state) => Err(state),
+            Err(error) => Err(format!("{error:#}")),
+        })
+        .await?;
+        let again = create(cluster, "none").await?.wants(201)?;
+        ensure!(again.header("idempotency-replayed") == Some("true"), "{again}");
+        cluster.lab.restart(&postgres(EU)?).await?;
+        let mut caller = cluster.caller();
+        let items = caller.items(US, COLLECTION, "").await?;
+        ensure!(items.len() == 3, "{items:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn create(cluster: &Cluster, key: &str) -> anyhow::Result<crate::client::Answer> {
+    let path = format!("/v1/collections/{COLLECTION}/items");
+    let mut caller = cluster.caller();
+    let ask = caller.ask(US, Method::POST, &path).header("idempotency-key", key);
+    ask.json(&json!({ "key": key })).send().await
+}
+
+async fn outcome(cluster: &Cluster) -> anyhow::Result<String> {
+    let answer = cluster.caller().get(US, "/v1/writes/none").await?.wants(200)?;
+    let state =
+        answer.json()["state"].as_str().or(answer.json()["status"].as_str()).map(str::to_owned);
+    state.with_context(|| answer.to_string())
+}
