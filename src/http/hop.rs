@@ -28,10 +28,12 @@ use std::convert::Infallible;
 
 /// What handlers read of a request's header fields. All else stays at the edge: credentials and
 /// whatever a client might pass off as a region's word.
-const CARRIED: [&str; 5] = ["content-type", "if-match", "if-none-match", "accept", "prefer"];
+const CARRIED: [&str; 6] =
+    ["content-type", "content-encoding", "if-match", "if-none-match", "accept", "prefer"];
 
 /// What an answer brings back. The rest is stamped at the edge.
-const RETURNED: [&str; 13] = [
+const RETURNED: [&str; 14] = [
+    "accept-encoding",
     "content-type",
     "etag",
     "location",

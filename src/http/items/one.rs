@@ -143,8 +143,15 @@ fn changed(item: &ItemRow) -> Answer {
 /// What curl and others say of a body when their user says nothing.
 const UNLABELLED: &str = "application/x-www-form-urlencoded";
 
-/// A body that says it is something else is not read as JSON. One that says nothing is.
+/// A body that says it is something else, or is packed, is not read as JSON. One that says nothing
+/// is.
 pub(in crate::http) fn json_type(request: &HttpRequest, accepted: &[&str]) -> Result<(), Problem> {
+    let coding = joined(request.headers(), &header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        // RFC 9110, section 15.5.16.
+        return Err(Problem::new(Kind::UnsupportedMediaType, "Send the body without a coding.")
+            .header("accept-encoding", "identity"));
+    }
     let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
         return Ok(());
     };
