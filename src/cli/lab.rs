@@ -75,7 +75,8 @@ enum Action {
     Delay {
         #[command(flatten)]
         between: Between,
-        #[arg(value_name = "MS")]
+        /// Up to a minute
+        #[arg(value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
         ms: u64,
     },
     /// Reset every connection of a link once some more bytes have passed
