@@ -3,7 +3,6 @@
 use super::layout::{Layout, make_dir};
 use anyhow::{Context as _, bail};
 use nix::unistd::{Gid, Uid, User};
-use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, symlink},
@@ -77,7 +76,7 @@ impl Account {
 pub fn place_data(layout: &Layout, account: Option<Account>) -> anyhow::Result<PathBuf> {
     let data = layout.data();
     let reached = |dir: &Path| account.is_none_or(|account| account.reaches(dir));
-    if let Ok(kept) = fs::canonicalize(&data) {
+    if let Some(kept) = layout.real_data()? {
         if !reached(&kept) {
             bail!("Postgres' user cannot reach {}: `godwit lab down --purge`", kept.display());
         }
@@ -87,38 +86,39 @@ pub fn place_data(layout: &Layout, account: Option<Account>) -> anyhow::Result<P
         make_dir(&data, 0o711)?;
         return Ok(fs::canonicalize(&data)?);
     }
-    let Some(parent) = ["/var/tmp", "/tmp"].into_iter().map(Path::new).find(|dir| reached(dir))
+    let Some(elsewhere) = layout.elsewhere().find(|place| place.parent().is_some_and(reached))
     else {
         bail!("Postgres' user can reach neither {}, /var/tmp nor /tmp", layout.root().display());
     };
-    let digest = Sha256::digest(layout.root().as_os_str().as_encoded_bytes());
-    let elsewhere = parent.join(format!("godwit-lab-{}", hex::encode(&digest[..8])));
     // A link whose target is gone: someone cleaned up there.
     let _ = fs::remove_file(&data);
     match fs::DirBuilder::new().mode(0o711).create(&elsewhere) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = fs::symlink_metadata(&elsewhere)?;
-            // Anybody may write there: take nothing that is not ours.
-            if !found.is_dir() || found.uid() != Uid::effective().as_raw() {
-                bail!("{} belongs to someone else", elsewhere.display());
-            }
-        }
+        // Left by a start that came no further; whose it is, the link's reader looks at.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.with_context(|| elsewhere.display().to_string())?,
     }
     symlink(&elsewhere, &data)?;
-    Ok(fs::canonicalize(elsewhere)?)
+    layout.real_data()?.context("the data directory went as it was made")
 }
 
 /// Removes all that a laboratory kept, and its directory unless there is something else in it.
 ///
 /// # Errors
-/// When something cannot be removed.
+/// When there is no laboratory there, or something cannot be removed.
 pub fn purge(layout: &Layout) -> io::Result<()> {
+    if !layout.root().exists() {
+        return Ok(());
+    }
+    if !layout.holds_one() {
+        let root = layout.root().display();
+        return Err(io::Error::other(format!("there is no laboratory in {root}")));
+    }
     let absent_is_well = |done: io::Result<()>| match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    if let Ok(kept) = fs::canonicalize(layout.data()) {
+    // Where someone has put a link of their own, the link goes and what it leads to stays.
+    if let Ok(Some(kept)) = layout.real_data() {
         absent_is_well(fs::remove_dir_all(kept))?;
     }
     for path in layout.all() {
@@ -154,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("lab");
         make_dir(&root, 0o700).unwrap();
-        let layout = Layout::new(&root).unwrap();
+        let layout = Layout::make(&root).unwrap();
         assert_eq!(place_data(&layout, None).unwrap(), layout.data());
         // Its directory is closed to a stranger, so that it is kept elsewhere.
         fs::remove_dir(layout.data()).unwrap();
@@ -171,12 +171,72 @@ mod tests {
     fn what_is_not_the_laboratorys_stays() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::make(dir.path()).unwrap();
-        assert!(!layout.holds_one());
         fs::write(layout.lock(), "1").unwrap();
-        assert!(layout.holds_one());
         let foreign = dir.path().join("thesis.txt");
         fs::write(&foreign, "years").unwrap();
         purge(&layout).unwrap();
         assert!(foreign.exists() && !layout.lock().exists() && !layout.logs().exists());
+    }
+
+    /// What versions without the marker left when they went down.
+    fn unmarked(root: &Path) -> Layout {
+        for dir in ["data/us-east-1/postgres", "logs", "regions/us-east-1", "secrets"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        for file in ["lock", "logs/us-east-1-api.log.before", "regions/us-east-1/godwit.toml"] {
+            fs::write(root.join(file), "").unwrap();
+        }
+        fs::write(root.join("secrets/secrets.json"), "{}").unwrap();
+        Layout::new(root).unwrap()
+    }
+
+    #[test]
+    fn a_directory_with_something_in_it_is_neither_taken_nor_purged() {
+        let dir = tempfile::tempdir().unwrap();
+        // All the names, but not what a laboratory puts there.
+        let precious = dir.path().join("data/photos/1.jpeg");
+        fs::create_dir_all(precious.parent().unwrap()).unwrap();
+        fs::write(&precious, "years").unwrap();
+        for at in ["logs", "regions", "secrets"] {
+            fs::create_dir(dir.path().join(at)).unwrap();
+        }
+        fs::write(dir.path().join("lock"), "yarn").unwrap();
+        let error = Layout::make(dir.path()).unwrap_err();
+        assert!(error.is::<crate::lab::NotOurs>(), "{error}");
+        let layout = Layout::new(dir.path()).unwrap();
+        assert!(!layout.holds_one() && purge(&layout).is_err());
+        assert!(precious.exists() && fs::read(layout.lock()).unwrap() == b"yarn");
+    }
+
+    #[test]
+    fn a_laboratory_from_before_the_marker_is_known_by_what_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = unmarked(&dir.path().join("lab"));
+        assert!(layout.holds_one());
+        Layout::make(layout.root()).unwrap();
+        // With the marker, what comes beside it changes nothing.
+        fs::write(layout.root().join("thesis.txt"), "years").unwrap();
+        assert!(layout.holds_one());
+        for foreign in ["thesis.txt", "data/photos", "logs/access.txt", "regions/index.html"] {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = unmarked(dir.path());
+            fs::write(layout.root().join(foreign), "years").unwrap();
+            assert!(Layout::make(dir.path()).is_err() && purge(&layout).is_err(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_the_laboratory_did_not_make_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let photos = dir.path().join("photos");
+        fs::create_dir(&photos).unwrap();
+        fs::write(photos.join("1.jpeg"), "years").unwrap();
+        let layout = Layout::make(&dir.path().join("lab")).unwrap();
+        symlink(&photos, layout.data()).unwrap();
+        assert!(place_data(&layout, None).is_err());
+        symlink(&photos, layout.regions()).unwrap();
+        assert!(Layout::make(layout.root()).is_err());
+        purge(&layout).unwrap();
+        assert!(photos.join("1.jpeg").exists() && !layout.root().exists());
     }
 }

@@ -16,7 +16,7 @@ use super::{
     tools::Tools,
 };
 use crate::vocab::{Epoch, Region, SharedClock, SystemClock};
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use nix::{fcntl::Flock, sys::signal::Signal};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,12 +80,13 @@ impl Lab {
     /// left, and opens the links. Nothing else runs yet.
     ///
     /// # Errors
-    /// When another laboratory has the directory or something has a port; when Postgres or Redis
+    /// [`super::NotOurs`] when the directory holds something else; when another laboratory has the
+    /// directory or something has a port; when Postgres or Redis
     /// are missing.
     pub async fn prepare(spec: Spec) -> anyhow::Result<Self> {
         let tools = Tools::find(&spec)?;
         let account = Account::choose()?;
-        let layout = Layout::make(&spec.dir).with_context(|| spec.dir.display().to_string())?;
+        let layout = Layout::make(&spec.dir)?;
         let lock = lock::lock(&layout)?;
         let data = account::place_data(&layout, account)?;
         lock::sweep(&layout).await;

@@ -4,7 +4,7 @@ use super::{layout::Layout, processes};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{Read as _, Seek as _, Write as _},
     path::Path,
     time::Duration,
@@ -41,7 +41,8 @@ pub fn lock(layout: &Layout) -> anyhow::Result<Flock<File>> {
 
 /// Stops what an earlier supervisor, killed, left running. Returns how many there were.
 pub async fn sweep(layout: &Layout) -> usize {
-    let data = fs::canonicalize(layout.data()).unwrap_or_else(|_| layout.data());
+    // Data elsewhere is named by its real path.
+    let data = layout.real_data().ok().flatten().unwrap_or_else(|| layout.data());
     let dirs: [&Path; 2] = [layout.root(), &data];
     let found = processes::leftovers(&dirs);
     found.iter().for_each(processes::ask_to_stop);

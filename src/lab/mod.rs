@@ -6,6 +6,8 @@
 //!
 //! - Everything it keeps is in one directory ([`Layout`]); a lock there keeps a second supervisor
 //!   away, and what an earlier one left running is found and stopped first.
+//! - It takes a directory that is empty or not there, and marks it; without the mark nothing in a
+//!   directory is stopped, written or removed.
 //! - It refuses to start when a port is taken, Postgres or Redis are missing or too old.
 //! - Data directories are made under another name and renamed when whole, so that one with its own
 //!   name is always complete.
@@ -40,7 +42,7 @@ pub use account::purge;
 pub use child::tail;
 pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
 pub use laboratory::Lab;
-pub use layout::Layout;
+pub use layout::{Layout, NotOurs};
 pub use links::{Kind, LinkFacts};
 pub use lock::{lock, sweep};
 pub use relay::{Direction, LinkState};

@@ -123,6 +123,24 @@ pub async fn what_a_killed_supervisor_left_is_found_and_stopped() -> anyhow::Res
     Ok(())
 }
 
+pub async fn a_directory_of_someone_else_is_neither_taken_nor_purged() -> anyhow::Result<()> {
+    let dir = harness::dir("project");
+    let precious = dir.join("data/photos/1.jpeg");
+    fs::create_dir_all(precious.parent().context("a directory")?)?;
+    fs::write(&precious, "years")?;
+    for kind in [&[][..], &["--detach"]] {
+        let mut up = on_ports(0, &dir, &[&["lab", "up", "--bare"], kind].concat());
+        let up = tokio::time::timeout(SOON, up.output()).await.context("it was taken")??;
+        ensure!(up.status.code() == Some(3), "{}: {}", up.status, said(&up));
+        ensure!(said(&up).contains("is not empty and no laboratory's"), "{}", said(&up));
+    }
+    let down = godwit(&dir, &["lab", "down", "--purge"]).output().await?;
+    ensure!(said(&down).contains("no laboratory in"), "{}", said(&down));
+    let left: Vec<_> = fs::read_dir(&dir)?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(precious.exists() && left == ["data"], "{left:?}");
+    Ok(fs::remove_dir_all(dir)?)
+}
+
 /// The states of Postgres and Redis.
 fn states(cluster: &Cluster, name: &str) -> Vec<PartState> {
     let status = cluster.lab.status();

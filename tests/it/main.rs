@@ -84,6 +84,7 @@ fn trials() -> Vec<Trial> {
             a_fault_reaches_every_process_of_a_region_and_no_other,
             an_interrupted_start_leaves_neither_process_nor_half_a_database,
             what_a_killed_supervisor_left_is_found_and_stopped,
+            a_directory_of_someone_else_is_neither_taken_nor_purged,
         }
         run observed::{
             one_write_over_two_regions_is_one_trace,

@@ -1,8 +1,8 @@
 //! `godwit lab up`: in the foreground until Ctrl-C, or in the background.
 
 use crate::{
-    cli::{Output, block_on},
-    lab::{self, Durability, Lab, LabFile, Layout, PortPlan, Progress, Spec, Step, Wan},
+    cli::{Output, Refused, block_on},
+    lab::{self, Durability, Lab, LabFile, Layout, NotOurs, PortPlan, Progress, Spec, Step, Wan},
     vocab::{Clock as _, SystemClock},
 };
 use anyhow::{Context as _, bail};
@@ -70,8 +70,12 @@ enum Told {
 
 impl Up {
     pub fn run(self, dir: PathBuf) -> anyhow::Result<()> {
+        let layout = Layout::make(&dir).map_err(|error| match error.downcast::<NotOurs>() {
+            Ok(not_ours) => Refused(not_ours.to_string()).into(),
+            Err(error) => error,
+        })?;
         if self.detach {
-            return block_on(detach(&dir));
+            return block_on(detach(&dir, &layout));
         }
         if self.supervise {
             // A session of its own: the end of the terminal's does not reach it.
@@ -159,10 +163,9 @@ async fn supervise(spec: Spec, ready: impl FnOnce(&LabFile)) -> anyhow::Result<(
 }
 
 /// Starts the background process and waits until it is ready.
-async fn detach(dir: &Path) -> anyhow::Result<()> {
+async fn detach(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
     let started_at = SystemClock.monotonic();
     let mut stops = Stops::new()?;
-    let layout = Layout::make(dir).with_context(|| dir.display().to_string())?;
     let log = layout.supervisor_log();
     let errors = fs::File::create(&log).with_context(|| log.display().to_string())?;
     let mut command = Command::new(std::env::current_exe().context("which program is this?")?);
