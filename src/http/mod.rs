@@ -21,6 +21,7 @@ mod items;
 pub mod limits;
 mod observe;
 pub mod openapi;
+mod page;
 pub mod problem;
 mod query;
 mod request;

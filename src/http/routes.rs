@@ -88,7 +88,7 @@ pub static ROUTES: [Route; 14] = routes! {
     PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
     PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
     DELETE "/v1/collections/{collection}/items/{id}"      Write Write items::one::delete;
-    GET    "/v1/collections"                              Read  Read  items::list::collections;
+    GET    "/v1/collections"                              Read  Read  items::collections::list;
     GET    "/v1/collections/{collection}/items"           Read  Read  items::list::list;
     POST   "/v1/collections/{collection}/items"           Write Write items::one::create;
     POST   "/v1/collections/{collection}/items:batch"     Write Write items::batch::run;

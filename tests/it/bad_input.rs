@@ -224,8 +224,16 @@ async fn paths(caller: &mut Caller, region: &str) -> anyhow::Result<()> {
         let ask = caller.ask(region, Method::POST, path).json(&json!({}));
         told(ask, INVALID, &format!("{region}: {path}")).await?;
     }
-    for limit in ["0", "1000000", "x"] {
-        let path = format!("/v1/admin/keys?limit={limit}");
+    // A cursor of another listing.
+    let item = cursor(
+        r#"{"o":"id","t":"2026-01-01T00:00:00Z","i":"0193a0de-0000-7000-8000-000000000000"}"#,
+    );
+    let listings = ["/v1/admin/keys", "/v1/collections"].into_iter().flat_map(|listing| {
+        let bad = ["limit=0", "limit=1000000", "limit=x", "limit=%2B5", "cursor=e30", "order=id"];
+        let bad = bad.into_iter().map(str::to_owned).chain([format!("cursor={item}")]);
+        bad.map(move |query| format!("{listing}?{query}"))
+    });
+    for path in listings {
         told(caller.ask(region, Method::GET, &path), INVALID, &format!("{region}: {path}")).await?;
     }
     for key in [

@@ -151,7 +151,7 @@ pub async fn lists_find_and_order_what_they_are_asked_for() -> anyhow::Result<()
     Ok(())
 }
 
-pub async fn collections_are_counted() -> anyhow::Result<()> {
+pub async fn collections_come_by_name_in_pages_with_their_counts() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;
     let mut caller = cluster.tenant("lists-collections").await?.caller;
     let empty = caller.get(AP, "/v1/collections").await?.wants(200)?.json();
@@ -165,6 +165,18 @@ pub async fn collections_are_counted() -> anyhow::Result<()> {
     let listed = caller.get(AP, "/v1/collections").await?.wants(200)?.json();
     let expected = json!([{"name": "alpha", "count": 1}, {"name": "beta", "count": 3}]);
     ensure!(listed["items"] == expected && listed["next_cursor"].is_null(), "{listed}");
+    let (mut walked, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/collections?limit=1{cursor}");
+        let page = caller.get(AP, &path).await?.wants(200)?;
+        ensure!(page.items()?.len() == 1, "{page}");
+        walked.extend(page.items()?);
+        match page.json()["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    ensure!(json!(walked) == expected, "{walked:?}");
     caller.delete_if(AP, "alpha", &last, "*").await?.wants(204)?;
     let listed = caller.get(AP, "/v1/collections").await?.wants(200)?.json();
     ensure!(listed["items"] == json!([{"name": "beta", "count": 3}]), "{listed}");

@@ -77,7 +77,7 @@ fn trials() -> Vec<Trial> {
             pages_hold_every_item_once_while_others_come,
             a_page_of_large_items_ends_early_and_none_is_left_out,
             lists_find_and_order_what_they_are_asked_for,
-            collections_are_counted,
+            collections_come_by_name_in_pages_with_their_counts,
         }
         run laboratory::{
             a_cut_replica_streams_again_at_once_when_the_link_heals,

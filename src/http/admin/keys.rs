@@ -8,6 +8,7 @@ use crate::{
     http::{
         caller::Caller,
         items::one::json_type,
+        page,
         problem::{Kind, Problem},
         query,
     },
@@ -19,9 +20,6 @@ use actix_web::{HttpRequest, HttpResponse, web::Bytes};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
-
-const LIMIT_DEFAULT: u32 = 50;
-const LIMIT_MAX: u32 = 200;
 
 /// A key, without its secret.
 #[derive(Serialize)]
@@ -52,7 +50,7 @@ impl<'a> From<&'a KeyRow> for Key<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
-    limit: Option<u32>,
+    limit: Option<String>,
     cursor: Option<ApiKeyId>,
 }
 
@@ -72,15 +70,13 @@ pub async fn list(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
             "limit is 1 to 200, cursor the next_cursor of an earlier page.",
         )
     })?;
-    let limit = parameters.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::new(Kind::Validation, "limit is 1 to 200."));
-    }
-    let (after, more) = (parameters.cursor, i64::from(limit) + 1);
-    let found = list_keys(&caller.app().global, caller.scope(), after, more).await;
+    let limit = page::limit(parameters.limit.as_deref())?;
+    let after = parameters.cursor;
+    let found = list_keys(&caller.app().global, caller.scope(), after, limit + 1).await;
     let mut rows = caller.read(found)?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
     let next_cursor = if more { rows.last().map(|row| row.id) } else { None };
     let items = rows.iter().map(Key::from).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))

@@ -1,10 +1,11 @@
-//! Listing and searching a collection, and the collections themselves.
+//! Listing and searching a collection.
 
 use super::{collection, push};
 use crate::{
     domain::items::data::parse_value,
     http::{
         caller::Caller,
+        page::{self, Place as _},
         problem::{Kind, Problem},
         query,
     },
@@ -12,12 +13,9 @@ use crate::{
     vocab::{Collection, ItemId},
 };
 use actix_web::{HttpRequest, HttpResponse};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Serialize};
 
-pub const LIMIT_DEFAULT: u32 = 50;
-pub const LIMIT_MAX: u32 = 200;
 /// Longest `q` and `filter`.
 pub const EXPRESSION_CHARS_MAX: usize = 4_096;
 
@@ -31,7 +29,7 @@ struct Parameters {
     cursor: Option<String>,
 }
 
-/// Where a page ended. Opaque to clients; names the order, so that it cannot be used with another.
+/// Where a page ended. Names the order, so that it cannot be used with another.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cursor {
@@ -42,6 +40,7 @@ struct Cursor {
     #[serde(rename = "i")]
     id: ItemId,
 }
+impl page::Place for Cursor {}
 
 /// `GET /v1/collections/{collection}/items`
 ///
@@ -100,13 +99,6 @@ fn parse(collection: &Collection, query: &str, bytes_max: i64) -> Result<ListQue
             invalid("order is id, created_at or updated_at, with - before it for the newest first.")
         })?,
     };
-    let limit = match parameters.limit.as_deref() {
-        None => LIMIT_DEFAULT,
-        Some(text) => match text.parse() {
-            Ok(limit @ 1..=LIMIT_MAX) if text.bytes().all(|b| b.is_ascii_digit()) => limit,
-            _ => return Err(invalid("limit is 1 to 200.")),
-        },
-    };
     let after = match parameters.cursor.as_deref() {
         None => None,
         Some(text) => Some(decode(order, text)?),
@@ -117,7 +109,7 @@ fn parse(collection: &Collection, query: &str, bytes_max: i64) -> Result<ListQue
         filter: filter(expression(parameters.filter, "filter")?)?,
         order,
         after,
-        limit: i64::from(limit),
+        limit: page::limit(parameters.limit.as_deref())?,
         bytes_max,
     })
 }
@@ -167,14 +159,12 @@ fn order_name(order: Order) -> String {
 
 fn encode(order: Order, row: &ItemRow) -> String {
     let ListPosition { at, id } = row.place(order.by);
-    let cursor = Cursor { order: order_name(order), at, id };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
+    Cursor { order: order_name(order), at, id }.seal()
 }
 
 fn decode(order: Order, text: &str) -> Result<ListPosition, Problem> {
     let bad = || invalid("cursor is the next_cursor of an earlier page, used with the same order.");
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
-    let cursor: Cursor = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    let cursor = Cursor::open(text).ok_or_else(bad)?;
     // Beyond these the database has no times.
     let possible = (1..=9_999).contains(&cursor.at.year());
     if possible && cursor.order == order_name(order) {
@@ -182,25 +172,4 @@ fn decode(order: Order, text: &str) -> Result<ListPosition, Problem> {
     } else {
         Err(bad())
     }
-}
-
-/// `GET /v1/collections`
-///
-/// # Errors
-/// A problem.
-pub async fn collections(caller: Caller) -> Result<HttpResponse, Problem> {
-    #[derive(Serialize)]
-    struct Entry {
-        name: String,
-        count: i64,
-    }
-    #[derive(Serialize)]
-    struct Page {
-        items: Vec<Entry>,
-        next_cursor: Option<String>,
-    }
-    let found = items::collections(&caller.app().global, caller.scope()).await;
-    let items = caller.read(found)?.into_iter();
-    let items = items.map(|(name, count)| Entry { name: name.to_string(), count }).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))
 }

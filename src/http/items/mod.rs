@@ -1,6 +1,7 @@
 //! `/v1/collections`: items over HTTP.
 
 pub mod batch;
+pub mod collections;
 pub mod list;
 pub mod one;
 

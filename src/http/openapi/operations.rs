@@ -141,10 +141,13 @@ fn collections() -> Shown {
         tag: "items",
         summary: "List the collections",
         description: "Names and counts, by name.",
-        parameters: &[],
+        parameters: &["limit", "collection_cursor"],
         body: None,
-        answers: vec![(200, json_answer("The collections", "Collections", MARKED, Some(example)))],
-        problems: &[],
+        answers: vec![(
+            200,
+            json_answer("A page of them", "CollectionPage", MARKED, Some(example)),
+        )],
+        problems: &[Kind::Validation],
     }
 }
 

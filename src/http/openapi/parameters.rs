@@ -1,7 +1,10 @@
 //! Parameters: of the path, of the query, and the request header fields.
 
 use super::schema;
-use crate::http::items::list::{EXPRESSION_CHARS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use crate::http::{
+    items::list::EXPRESSION_CHARS_MAX,
+    page::{LIMIT_DEFAULT, LIMIT_MAX},
+};
 use serde_json::{Map, Value, json};
 
 /// Visible ASCII, as an `Idempotency-Key` is made of.
@@ -89,6 +92,11 @@ fn query() -> Value {
         "item_cursor": {
             "name": "cursor", "in": "query",
             "description": "The `next_cursor` of an earlier page, used with the same `order`.",
+            "schema": schema("Cursor"),
+        },
+        "collection_cursor": {
+            "name": "cursor", "in": "query",
+            "description": "The `next_cursor` of an earlier page.",
             "schema": schema("Cursor"),
         },
         "key_cursor": {

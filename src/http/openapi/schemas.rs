@@ -92,6 +92,7 @@ fn values() -> Value {
 }
 
 fn items() -> Value {
+    let cursor = json!({ "oneOf": [schema("Cursor"), { "type": "null" }] });
     json!({
         "Document": {
             "type": "object",
@@ -106,12 +107,12 @@ fn items() -> Value {
             "created_at": time(),
             "updated_at": time(),
         })),
-        "ItemPage": page("Item", &json!({ "oneOf": [schema("Cursor"), { "type": "null" }] })),
+        "ItemPage": page("Item", &cursor),
         "Collection": object("A collection and how many items it holds.", &json!({
             "name": schema("CollectionName"),
             "count": { "type": "integer", "minimum": 1 },
         })),
-        "Collections": page("Collection", &json!({ "type": "null" })),
+        "CollectionPage": page("Collection", &cursor),
     })
 }
 

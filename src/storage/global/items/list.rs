@@ -1,4 +1,4 @@
-//! Lists of items, page by page, and what collections there are.
+//! Lists of items, page by page.
 
 use super::{ItemRow, Stored};
 use crate::{
@@ -217,40 +217,4 @@ pub async fn list(
     let more = rows.last().is_some_and(|row| row.more == Some(true));
     let items = rows.into_iter().filter_map(|row| row.item().transpose());
     Ok(Read { value: Page { items: items.collect::<Result<_, _>>()?, more }, at })
-}
-
-/// The tenant's collections by name, and how many items each holds. Counts them all.
-///
-/// # Errors
-/// When the database fails.
-pub async fn collections(
-    global: &Global,
-    scope: &TenantScope,
-) -> Result<Read<Vec<(Collection, i64)>>, StorageError> {
-    let rows = global
-        .read(|| {
-            sqlx::query!(
-                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!",
-                    c.collection AS "collection?", c.items AS "items?"
-                FROM cluster_position AS p
-                LEFT JOIN (
-                    SELECT collection, count(*) AS items FROM item WHERE tenant_id = $1
-                    GROUP BY collection
-                ) AS c ON true
-                ORDER BY c.collection COLLATE "C""#,
-                scope.tenant().as_uuid(),
-            )
-            .fetch_all(&global.read)
-        })
-        .await?;
-    let first = rows.first().ok_or(NO_EPOCH)?;
-    let at = bookmark(first.at_epoch, &first.at_lsn)?;
-    let mut value = Vec::with_capacity(rows.len());
-    for row in rows {
-        if let (Some(collection), Some(items)) = (row.collection, row.items) {
-            let corrupt = StorageError::Corrupt { table: "item", column: "collection" };
-            value.push((collection.parse().map_err(|_| corrupt)?, items));
-        }
-    }
-    Ok(Read { value, at })
 }

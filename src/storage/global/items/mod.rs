@@ -3,9 +3,11 @@
 //! `data` travels as JSON text in both directions, so that no number passes through a float. What
 //! comes back is what `jsonb` keeps: members sorted, the last of two equal names.
 
+mod collections;
 mod list;
 
-pub use list::{ListPosition, ListQuery, Order, OrderBy, Page, collections, list};
+pub use collections::{CollectionPage, collections};
+pub use list::{ListPosition, ListQuery, Order, OrderBy, Page, list};
 
 use super::{Global, WriteTx, bounded, stored_epoch};
 use crate::{

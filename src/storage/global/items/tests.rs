@@ -144,7 +144,7 @@ async fn one_tenants_items_are_not_anothers(pool: PgPool) {
     assert!(!delete(&mut tx, &at.other, &books(), id(1), at.op.now()).await.unwrap());
     let foreign = update(&mut tx, &at.other, &books(), id(1), 2, "{}", at.op.now()).await;
     assert!(foreign.is_err());
-    assert_eq!(collections(&at.global, &at.other).await.unwrap().value, []);
+    assert_eq!(collections(&at.global, &at.other, None, 9).await.unwrap().value.collections, []);
     let mut tx = at.begin().await;
     assert_eq!(lock(&mut tx, &at.scope, &books(), id(1)).await.unwrap(), Some(made));
 }
@@ -189,16 +189,71 @@ async fn a_mebibyte_of_short_words_is_kept_and_its_beginning_found(pool: PgPool)
 #[sqlx::test(migrations = "migrations/global")]
 async fn collections_are_counted_by_name(pool: PgPool) {
     let at = Fixture::new(&pool).await;
-    assert_eq!(collections(&at.global, &at.scope).await.unwrap().value, []);
+    let none = collections(&at.global, &at.scope, None, 9).await.unwrap().value;
+    assert_eq!(none, CollectionPage { collections: Vec::new(), more: false });
     make(&at, id(1), "{}").await;
     make(&at, id(2), "{}").await;
     let films: Collection = "Films".parse().unwrap();
     let new = NewItem { id: id(1), data: "{}" };
     let work = async |tx: &mut WriteTx| insert(tx, &at.scope, &films, &new, at.op.now()).await;
     let (_, written_at) = at.write(work).await;
-    let counted = collections(&at.global, &at.scope).await.unwrap();
-    assert_eq!(counted.value, [(films, 1), (books(), 2)]);
-    assert!(counted.at >= written_at);
+    let counted = collections(&at.global, &at.scope, None, 9).await.unwrap();
+    assert_eq!(counted.value.collections, [(films, 1), (books(), 2)]);
+    assert!(counted.at >= written_at && !counted.value.more);
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn pages_of_collections_tell_each_once_and_read_no_others(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    // 20 collections of 1 to 20 items, then one of 20,000.
+    at.sql(
+        "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+         SELECT t.id, 'c' || lpad(c::text, 2, '0'), gen_random_uuid(), 1, 1, '{}', now(), now()
+         FROM tenant AS t, generate_series(1, 21) AS c,
+             generate_series(1, CASE WHEN c = 21 THEN 20000 ELSE c END)",
+    )
+    .await;
+    // Apart, because it runs in no transaction. With it an index alone can tell what there is.
+    at.sql("VACUUM ANALYZE item").await;
+    for limit in [1, 7, 20, 21, 200] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let read = collections(&at.global, &at.scope, after.as_ref(), limit).await.unwrap();
+            let CollectionPage { collections, more } = read.value;
+            assert!(collections.len() <= usize::try_from(limit).unwrap());
+            after = collections.last().map(|(name, _)| name.clone());
+            seen.extend(collections);
+            if !more {
+                break;
+            }
+        }
+        let counts: Vec<i64> = seen.iter().map(|(_, items)| *items).collect();
+        assert_eq!(counts, (1..=20).chain([20_000]).collect::<Vec<_>>(), "{limit}");
+        assert!(seen.is_sorted());
+    }
+    let read =
+        "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'item')::bigint
+        + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'item')";
+    let reader = one_session(&at);
+    let before = spent(&at, &reader, read).await;
+    let page = collections(&reader, &at.scope, None, 7).await.unwrap().value;
+    assert!(page.more && page.collections.len() == 7);
+    let rows = spent(&at, &reader, read).await - before;
+    assert!((28..40).contains(&rows), "{rows} rows read for 28 items in 7 collections");
+}
+
+/// A reader whose every statement is in the same session.
+fn one_session(at: &Fixture) -> Global {
+    let mut config = at.config.clone();
+    config.read_connections_max = 1;
+    Global::connect(&config).unwrap()
+}
+
+/// A number of the statistics, with all that the reader's session has done until now: a session
+/// keeps what it counts to itself for a while.
+async fn spent(at: &Fixture, reader: &Global, sql: &'static str) -> i64 {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&reader.read).await.unwrap();
+    at.count(sql).await
 }
 
 mod lists {
