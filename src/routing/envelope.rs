@@ -3,6 +3,10 @@
 //! It binds who asked, as the edge resolved it, to exactly one request: method, path, digest of the
 //! body, origin and audience, epoch, idempotency key and time (ASVS 5.0 V4.1.5, V13.2.1). A replay
 //! within its seconds of life repeats a write whose key is in the journal, so it changes nothing.
+//!
+//! A refused write leaves no record, so that a first attempt held up on the way could still be
+//! carried out after the edge has told the refusal of the second. Therefore an envelope is good for
+//! no longer than the edge waits, and [`CLOCKS_APART`].
 
 use crate::{
     config::ClusterConfig,
@@ -48,7 +52,7 @@ pub struct Envelope {
     pub bookmark: Option<Bookmark>,
     /// As `Godwit-Consistency` spells it.
     pub consistency: String,
-    /// Milliseconds the edge will still wait.
+    /// Milliseconds the edge will still wait: as sealed, from `sealed_at`; as opened, from then.
     pub remaining_ms: u64,
     pub sealed_at: DateTime<Utc>,
 }
@@ -67,6 +71,11 @@ pub enum Refused {
     #[error("the envelope is for another region or request")]
     Misdirected,
 }
+
+/// How far a sender's clock may be behind ours before its envelopes are refused too soon. Clocks
+/// kept by NTP differ by milliseconds, and by up to a second for a day when one of them smears a leap
+/// second and the other does not; more would only let late attempts live longer.
+pub const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The keys, ready to sign and verify.
 #[derive(Clone)]
@@ -106,7 +115,8 @@ impl Sealer {
         sealed
     }
 
-    /// Opens an envelope that reached `region` with this request.
+    /// Opens an envelope that reached `region` with this request, and takes from its remaining time
+    /// what has passed for certain.
     ///
     /// # Errors
     /// Whatever does not fit; see [`Refused`].
@@ -125,11 +135,20 @@ impl Sealer {
         // Constant time.
         mac.verify_slice(&tag).map_err(|_| Refused::Forged)?;
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Refused::Malformed)?;
-        let envelope: Envelope = serde_json::from_slice(&claims).map_err(|_| Refused::Malformed)?;
+        let mut envelope: Envelope =
+            serde_json::from_slice(&claims).map_err(|_| Refused::Malformed)?;
         // Both ways: the two regions' clocks differ.
         if (now - envelope.sealed_at).abs() > self.life {
             return Err(Refused::Expired);
         }
+        // Zero for a sender whose clock is ahead.
+        let passed = (now - envelope.sealed_at).to_std().unwrap_or_default();
+        let passed = u64::try_from(passed.saturating_sub(CLOCKS_APART).as_millis());
+        let passed_ms = passed.map_err(|_| Refused::Expired)?;
+        if passed_ms > envelope.remaining_ms {
+            return Err(Refused::Expired);
+        }
+        envelope.remaining_ms -= passed_ms;
         let fits = envelope.to == *region
             && envelope.method == request.method
             && envelope.path == request.path
@@ -198,7 +217,7 @@ mod tests {
     #[test]
     fn opens_what_any_known_key_sealed() {
         for key in ["old", "new"] {
-            assert_eq!(open(&sealer(key).seal(&envelope()), b"{}", 30), Ok(envelope()));
+            assert_eq!(open(&sealer(key).seal(&envelope()), b"{}", 2), Ok(envelope()));
         }
     }
 
@@ -206,12 +225,25 @@ mod tests {
     fn refuses_another_body_time_region_or_key() {
         let sealed = sealer("new").seal(&envelope());
         assert_eq!(open(&sealed, b"{ }", 0), Err(Refused::Misdirected));
-        assert_eq!(open(&sealed, b"{}", 31), Err(Refused::Expired));
         assert_eq!(open(&sealed, b"{}", -31), Err(Refused::Expired));
         let elsewhere = Envelope { to: "ap-south-1".parse().unwrap(), ..envelope() };
         assert_eq!(open(&sealer("new").seal(&elsewhere), b"{}", 0), Err(Refused::Misdirected));
         assert_eq!(open(&sealed.replacen("new", "gone", 1), b"{}", 0), Err(Refused::UnknownKey));
         assert_eq!(open(&sealed.replacen("new", "old", 1), b"{}", 0), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn is_good_for_as_long_as_the_edge_waits_and_the_clocks_may_differ() {
+        let sealed = sealer("new").seal(&envelope());
+        for (seconds, left_ms) in [(-30, 5_000), (0, 5_000), (2, 5_000), (3, 4_000), (7, 0)] {
+            let opened = open(&sealed, b"{}", seconds).map(|envelope| envelope.remaining_ms);
+            assert_eq!(opened, Ok(left_ms), "after {seconds} s");
+        }
+        assert_eq!(open(&sealed, b"{}", 8), Err(Refused::Expired));
+        // Whatever the edge says, no longer than the setting.
+        let patient = sealer("new").seal(&Envelope { remaining_ms: u64::MAX, ..envelope() });
+        assert!(open(&patient, b"{}", 30).is_ok());
+        assert_eq!(open(&patient, b"{}", 31), Err(Refused::Expired));
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Peer {
             key: Some(key.parse::<IdempotencyKey>()?),
             bookmark: None,
             consistency: "session".into(),
-            remaining_ms: 5_000,
+            // Good for as long as the test may take.
+            remaining_ms: 30_000,
             sealed_at: SystemClock.now(),
         })
     }
@@ -100,6 +101,8 @@ pub async fn a_forwarded_request_is_believed_only_as_it_was_sealed() -> anyhow::
     forged
         .replace_range(sealed.len() - 4.., if sealed.ends_with("AAAA") { "BBBB" } else { "AAAA" });
     let late = good.sealed_at - chrono::Duration::seconds(40);
+    let overdue = good.sealed_at - chrono::Duration::seconds(10);
+    let overdue = Envelope { sealed_at: overdue, remaining_ms: 5_000, ..good.clone() };
     let early = good.sealed_at + chrono::Duration::seconds(40);
     let other = envelope::body_digest(b"{}");
     let distrusted = [
@@ -109,6 +112,7 @@ pub async fn a_forwarded_request_is_believed_only_as_it_was_sealed() -> anyhow::
         ("forged", Some(forged)),
         ("of another key", Some(sealed.replacen("lab", "bal", 1))),
         ("expired", Some(seal(Envelope { sealed_at: late, ..good.clone() }))),
+        ("no longer waited for", Some(seal(overdue))),
         ("from the future", Some(seal(Envelope { sealed_at: early, ..good.clone() }))),
         ("for another region", Some(seal(Envelope { to: region(EU), ..good.clone() }))),
         ("for another method", Some(seal(Envelope { method: "PUT".into(), ..good.clone() }))),
