@@ -73,22 +73,24 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
 }
 
 impl Process {
-    /// Starts the loops and serves until the process is told to stop, then drains.
+    /// Starts the loops and serves until the process is told to stop, then drains: first what is
+    /// served to others, then the probes, then the loops.
     ///
     /// # Errors
     /// When the schema lacks what this program needs, a listener fails, or a task panicked.
     pub async fn run(self) -> anyhow::Result<()> {
         refuse_old_schema(&self.app).await?;
         start_loops(&self.app)?;
-        let handles = self.servers.handles();
+        let [public, internal, ops] = self.servers.handles();
         let draining = self.lifecycle.draining().clone();
         self.lifecycle.spawn("servers.stop", async move {
             draining.cancelled().await;
-            for handle in handles {
-                handle.stop(true).await;
-            }
+            tokio::join!(public.stop(true), internal.stop(true));
+            // Probes are answered to the end.
+            ops.stop(true).await;
         });
         let served = self.servers.run().await;
+        self.app.loops.stop();
         let budget = Duration::from_secs(self.app.config.server.drain_seconds_max);
         self.lifecycle.finish(budget).await;
         self.app.global.close().await;

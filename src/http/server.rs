@@ -105,7 +105,7 @@ impl Servers {
         })
     }
 
-    /// Handles that stop them, public first.
+    /// Handles that stop them: public, internal, ops.
     #[must_use]
     pub fn handles(&self) -> [ServerHandle; 3] {
         [self.public.handle(), self.internal.handle(), self.ops.handle()]

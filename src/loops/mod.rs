@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Work that never ends.
 pub trait Loop: Send + 'static {
@@ -82,6 +83,7 @@ pub struct Loops {
     metrics: Arc<Metrics>,
     clock: SharedClock,
     rng: SharedRng,
+    stopped: CancellationToken,
     board: Board,
 }
 
@@ -95,11 +97,13 @@ impl Loops {
         clock: SharedClock,
         rng: SharedRng,
     ) -> Self {
-        Self { lifecycle, metrics, clock, rng, board: Arc::default() }
+        let (stopped, board) = (CancellationToken::new(), Arc::default());
+        Self { lifecycle, metrics, clock, rng, stopped, board }
     }
 
     /// Starts a loop, its first pass at once. `make` gives its state, and a fresh one after a
-    /// panic. It stops when the process drains, in the middle of a pass if need be.
+    /// panic. It goes on while the process drains, because the requests that are finished then await
+    /// what loops find out, until [`Loops::stop`].
     pub fn start<L: Loop>(
         &self,
         schedule: Schedule,
@@ -107,10 +111,16 @@ impl Loops {
         make: impl FnMut() -> L + Send + 'static,
     ) {
         let driver = self.driver(schedule, make);
-        let draining = self.lifecycle.draining().clone();
+        let stopped = self.stopped.clone();
         self.lifecycle.spawn(L::NAME, async move {
-            draining.run_until_cancelled_owned(driver.run(activator)).await;
+            stopped.run_until_cancelled_owned(driver.run(activator)).await;
         });
+    }
+
+    /// Stops every loop, in the middle of a pass if need be. To be called once nothing is served any
+    /// more: the lifecycle's end waits for it.
+    pub fn stop(&self) {
+        self.stopped.cancel();
     }
 
     /// A driver to be stepped by hand; [`Loops::start`] is the same one, running.

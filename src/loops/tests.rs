@@ -135,6 +135,7 @@ async fn a_running_loop_outlives_its_panics_and_the_process_does_not_drain() {
         assert_eq!(pass, Some(expected));
     }
     assert!(!bench.lifecycle.draining().is_cancelled());
+    bench.loops.stop();
     bench.lifecycle.finish(SOON).await;
 }
 
@@ -156,6 +157,7 @@ async fn an_activator_wakes_it_and_many_wake_ups_at_once_are_few_passes() {
     }
     assert_eq!(tokio::time::timeout(SOON, passes.recv()).await.unwrap(), Some(2));
     drop(activator);
+    bench.loops.stop();
     bench.lifecycle.finish(SOON).await;
     // The first woke it; all that came after it can only have left one mark.
     let mut further = 0;
@@ -163,6 +165,28 @@ async fn an_activator_wakes_it_and_many_wake_ups_at_once_are_few_passes() {
         further += 1;
     }
     assert!(further <= 1, "{further}");
+}
+
+#[tokio::test]
+async fn it_goes_on_while_the_process_drains() {
+    let bench = bench();
+    let (told, mut passes) = mpsc::channel(1);
+    let activator = Activator::new();
+    bench.loops.start(every(NEVER), activator.clone(), move || {
+        let told = told.clone();
+        scripted(move |pass| {
+            told.try_send(pass).ok();
+            Tick::Idle
+        })
+    });
+    assert_eq!(tokio::time::timeout(SOON, passes.recv()).await.unwrap(), Some(1));
+    bench.lifecycle.drain();
+    for expected in 2..5 {
+        activator.activate();
+        assert_eq!(tokio::time::timeout(SOON, passes.recv()).await.unwrap(), Some(expected));
+    }
+    bench.loops.stop();
+    assert_eq!(bench.lifecycle.finish(NEVER).await, Drained::Whole);
 }
 
 /// Hangs in the middle of its pass, with half of its work done.
@@ -193,6 +217,7 @@ async fn cancelled_in_the_middle_of_a_pass_it_ends_at_once_and_goes_on_when_run_
     };
     first.loops.start(every(NEVER), Activator::new(), make.clone());
     tokio::time::timeout(SOON, reached.notified()).await.unwrap();
+    first.loops.stop();
     assert_eq!(
         tokio::time::timeout(SOON, first.lifecycle.finish(NEVER)).await.unwrap(),
         Drained::Whole

@@ -1,24 +1,50 @@
 //! SIGTERM: what was accepted is answered.
 
-use super::{in_flight, now, since};
+use super::{
+    edge::{EDGE, Edge, QUIET},
+    in_flight, now,
+    positions::{database, go_on, pause},
+    since,
+};
 use crate::{
     client,
     harness::{self, EU, SOON, US, eventually, region},
 };
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
-use godwit::lab::PartState;
+use godwit::lab::{Direction, PartState};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use reqwest::Method;
 use serde_json::json;
+use sqlx::Connection as _;
 use std::time::Duration;
 
 /// Under way at once when the signal comes.
 const UNDER_WAY: usize = 8;
 /// The laboratory's drain, and room for a busy machine.
 const GONE: Duration = Duration::from_secs(6);
+
+async fn under_way(http: &reqwest::Client, ops: &str, wanted: usize) -> anyhow::Result<()> {
+    eventually("requests under way", SOON, async || {
+        // The question is one of them.
+        let count = in_flight(http, ops).await.map_err(|error| error.to_string())?;
+        if count > wanted { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await
+}
+
+/// Waits until it turns away new traffic.
+async fn not_ready(http: &reqwest::Client, ops: &str) -> anyhow::Result<()> {
+    eventually("no readiness", SOON, async || {
+        let ready = http.get(format!("{ops}/api/health/readiness")).send().await;
+        let ready = ready.map_err(|error| error.to_string())?.status().as_u16();
+        if ready == 503 { Ok(()) } else { Err(ready.to_string()) }
+    })
+    .await
+}
 
 pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<()> {
     harness::faulty(async |cluster| {
@@ -38,20 +64,10 @@ pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<
         let end = async {
             let http = client::http()?;
             let ops = &cluster.region(EU).ops;
-            eventually("requests under way", SOON, async || {
-                // The question is one of them.
-                let count = in_flight(&http, ops).await.map_err(|error| error.to_string())?;
-                if count > UNDER_WAY { Ok(()) } else { Err(count.to_string()) }
-            })
-            .await?;
+            under_way(&http, ops, UNDER_WAY).await?;
             let told_at = now();
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-            eventually("no readiness", SOON, async || {
-                let ready = http.get(format!("{ops}/api/health/readiness")).send().await;
-                let ready = ready.map_err(|error| error.to_string())?.status().as_u16();
-                if ready == 503 { Ok(()) } else { Err(ready.to_string()) }
-            })
-            .await?;
+            not_ready(&http, ops).await?;
             anyhow::Ok(told_at)
         };
         let (_, told_at) = tokio::try_join!(creates, end)?;
@@ -64,4 +80,63 @@ pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<
         Ok(())
     })
     .await
+}
+
+/// Its loops still look where its database is, so the bookmark is reached.
+pub async fn a_read_that_waits_when_the_end_is_told_is_still_answered_here() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let patient = ("GODWIT__ROUTING__BOOKMARK_WAIT_MS_MAX", "8000");
+    let edge =
+        Edge::start(&cluster, &[patient, ("GODWIT__SERVER__DRAIN_SECONDS_MAX", "20")]).await?;
+    let http = client::http()?;
+    let mut caller = edge.caller(&cluster)?;
+    let mut replica = database(&cluster, EU).await?;
+    pause(&mut replica).await?;
+    let told = async {
+        let id = caller.create(US, "drained", &json!({})).await?.wants(201)?.id()?;
+        let read = caller.read(EDGE, "drained", &id);
+        let end = async {
+            under_way(&http, &edge.ops, 1).await?;
+            edge.tell_to_end()?;
+            not_ready(&http, &edge.ops).await?;
+            go_on(&mut replica).await
+        };
+        let (read, ()) = tokio::try_join!(read, end)?;
+        let read = read.wants(200)?;
+        ensure!(read.route() == "waited", "{read}");
+        anyhow::Ok(())
+    }
+    .await;
+    // Others use this replica too.
+    go_on(&mut replica).await?;
+    replica.close().await?;
+    told?;
+    edge.ended().await
+}
+
+pub async fn all_listeners_together_take_the_time_of_one() -> anyhow::Result<()> {
+    const DRAIN: Duration = Duration::from_secs(3);
+    let cluster = harness::shared().await?;
+    let settings = [&QUIET[..], &[("GODWIT__SERVER__DRAIN_SECONDS_MAX", "3")]].concat();
+    let edge = Edge::start(&cluster, &settings).await?;
+    let http = client::http()?;
+    let mut caller = edge.caller(&cluster)?;
+    // A peer keeps its connection.
+    let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+    peer.get(format!("{}/internal/v1/topology", edge.internal)).send().await?.error_for_status()?;
+    // A client is not answered in time.
+    edge.wire.hold(Direction::Response, true);
+    let ask = caller.ask(EDGE, Method::GET, "/v1/collections/drained/items");
+    let asking = ask.header("godwit-consistency", "strong").send();
+    let ending = async {
+        under_way(&http, &edge.ops, 1).await?;
+        let told_at = now();
+        edge.tell_to_end()?;
+        edge.ended().await?;
+        anyhow::Ok(since(told_at))
+    };
+    let (_, took) = tokio::join!(asking, ending);
+    let took = took?;
+    ensure!(took >= DRAIN && took < DRAIN + DRAIN * 2 / 3, "ended after {took:?}");
+    Ok(())
 }

@@ -7,6 +7,10 @@ use crate::{
     harness::{Cluster, EU, SOON, US, eventually, region},
 };
 use anyhow::{Context as _, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{collections::BTreeMap, fs, net::SocketAddr, process::Stdio};
 use tempfile::TempDir;
 
@@ -93,6 +97,23 @@ impl Edge {
     /// Ends it and judges its log.
     pub async fn end(mut self) -> anyhow::Result<()> {
         self.child.kill().await?;
+        self.judged()
+    }
+
+    /// Asks it to end, as a supervisor does.
+    pub fn tell_to_end(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().context("it has ended already")?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?)
+    }
+
+    /// Waits until it has ended of itself and judges its log.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        let status = tokio::time::timeout(SOON, self.child.wait()).await??;
+        ensure!(status.success(), "ended with {status}: {}", self.log());
+        self.judged()
+    }
+
+    fn judged(&self) -> anyhow::Result<()> {
         let log = self.log();
         let bad: Vec<&str> = log
             .lines()

@@ -73,7 +73,11 @@ pub fn trials() -> Vec<Trial> {
             of_the_primarys_api_process,
             a_frozen_primary_is_told_of_truthfully,
         }
-        run_alone drain::{a_process_told_to_end_answers_what_it_accepted}
+        run_alone drain::{
+            a_process_told_to_end_answers_what_it_accepted,
+            a_read_that_waits_when_the_end_is_told_is_still_answered_here,
+            all_listeners_together_take_the_time_of_one,
+        }
         run_alone positions::{
             a_commit_at_the_end_of_a_page_is_reached_by_an_idle_replica,
             a_read_that_waited_sees_what_it_waited_for,

@@ -21,7 +21,7 @@ const CREATES_MAX: usize = 12_000;
 /// Far below the time after which a read is forwarded.
 const PROMPT: Duration = Duration::from_millis(450);
 
-async fn database(cluster: &Cluster, name: &str) -> anyhow::Result<PgConnection> {
+pub async fn database(cluster: &Cluster, name: &str) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect(&cluster.region(name).global_db).await?)
 }
 
@@ -69,7 +69,7 @@ async fn reached_promptly(
 }
 
 /// Stops a replica's replay, and returns once it has stopped.
-async fn pause(replica: &mut PgConnection) -> anyhow::Result<()> {
+pub async fn pause(replica: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query("SELECT pg_wal_replay_pause()").execute(&mut *replica).await?;
     eventually("a paused replay", SOON, async || {
         let state = sqlx::query_scalar::<_, String>("SELECT pg_get_wal_replay_pause_state()");
@@ -79,7 +79,7 @@ async fn pause(replica: &mut PgConnection) -> anyhow::Result<()> {
     .await
 }
 
-async fn go_on(replica: &mut PgConnection) -> anyhow::Result<()> {
+pub async fn go_on(replica: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query("SELECT pg_wal_replay_resume()").execute(replica).await?;
     Ok(())
 }
