@@ -24,7 +24,8 @@ pub struct ServerConfig {
     pub body_bytes_max: usize,
     /// A page of a list ends with the item that brings its documents to this many bytes, so that no
     /// answer is longer than this and one item. Too low: small pages, many round trips. Too high:
-    /// each list in flight holds that much memory, twice, here and in Postgres.
+    /// each list in flight reads and renders that much in Postgres, some 5 ms for 1 MiB, and holds
+    /// it in memory there and, twice, here.
     pub page_bytes_max: usize,
     /// Longest request head, names and values together.
     pub headers_bytes_max: usize,

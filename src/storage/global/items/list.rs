@@ -104,10 +104,10 @@ impl Listed {
 }
 
 /// One statement for each order, because the order is what the index must match. The conditions
-/// that are not asked for fall away when the statement is planned, which it is each time. What the
-/// page has no room for is cut off here, so that it is neither sent nor held in memory: each
-/// document becomes text once, and its length counts against the next ones. One item more than the
-/// limit is looked at, to tell whether there is another page.
+/// that are not asked for fall away when the statement is planned, which it is each time. Which
+/// items the page has room for is told by the lengths alone, kept beside the documents; only theirs
+/// are fetched and become text. One item more than the limit is looked at, to tell whether there is
+/// another page.
 macro_rules! page {
     ($global:ident, $scope:ident, $query:ident, $beyond:tt, $order:tt, $outer:tt) => {
         $global
@@ -117,17 +117,16 @@ macro_rules! page {
                     Listed,
                     r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", i.id AS "id?",
                         i.collection AS "collection?", i.epoch AS "epoch?",
-                        i.version AS "version?", i.document AS "data?",
+                        i.version AS "version?", i.data::text AS "data?",
                         i.created_at AS "created_at?", i.updated_at AS "updated_at?",
                         i.more AS "more?"
                     FROM cluster_position AS p
                     LEFT JOIN (
                         SELECT *, row_number() OVER page AS place,
-                            sum(octet_length(document)) OVER page - octet_length(document)
-                                AS bytes_before,
+                            sum(data_bytes) OVER page - data_bytes AS bytes_before,
                             lead(id) OVER page IS NOT NULL AS more
                         FROM (
-                            SELECT id, collection, epoch, version, data::text AS document,
+                            SELECT id, collection, epoch, version, data, data_bytes,
                                 created_at, updated_at
                             FROM item WHERE tenant_id = $1 AND collection = $2
                                 AND ($3::text IS NULL

@@ -371,6 +371,32 @@ mod lists {
         }
     }
 
+    /// Sixty documents of 200,000 bytes that no compression makes smaller.
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_page_reads_no_document_that_it_has_no_room_for(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        at.sql(
+            "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+             SELECT t.id, 'books', gen_random_uuid(), 1, 1, jsonb_build_object('text', (
+                 SELECT string_agg(encode(sha256(concat(t.id, n, part)::bytea), 'hex'), '')
+                 FROM generate_series(1, 3125) AS part)), now(), now()
+             FROM tenant AS t, generate_series(1, 60) AS n WHERE t.name = 'ours'",
+        )
+        .await;
+        let reader = one_session(&at);
+        let read = "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_user_tables
+             WHERE relname = 'item'";
+        for by in [OrderBy::Id, OrderBy::CreatedAt, OrderBy::UpdatedAt] {
+            let before = spent(&at, &reader, read).await;
+            let query = ListQuery { limit: 50, bytes_max: 400_000, ..query(by, true) };
+            let page = list(&reader, &at.scope, &query).await.unwrap().value;
+            assert!(page.more && page.items.len() == 2, "{}", page.items.len());
+            let blocks = spent(&at, &reader, read).await - before;
+            // 25 of 8 KiB for each document, and one or two for each of its 100 parts' index.
+            assert!((50..400).contains(&blocks), "{blocks} blocks by {by:?}");
+        }
+    }
+
     #[sqlx::test(migrations = "migrations/global")]
     async fn an_empty_page_still_tells_where_it_was_read(pool: PgPool) {
         let at = Fixture::new(&pool).await;
