@@ -13,6 +13,7 @@ pub struct LimitsConfig {
     /// Per client address, for requests whose credential is refused: guessing is slower than use.
     pub refused: Bucket,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses. Empty: the peer address counts.
+    #[serde(deserialize_with = "super::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
 }
 

@@ -26,8 +26,11 @@ pub use telemetry::TelemetryConfig;
 pub use topology::TopologyConfig;
 
 use crate::vocab::Region;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::Path};
+use serde::{
+    Deserialize, Serialize,
+    de::{SeqAccess, Visitor},
+};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, path::Path, str::FromStr};
 
 /// Everything one process is told.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -110,10 +113,10 @@ impl Config {
                 }
             }
         }
-        let environment = config::Environment::with_prefix("GODWIT")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true);
+        // Each value stays the text it is, for only the field knows what it means: a secret of digits
+        // alone is no number. Fields of numbers, booleans and lists take text.
+        let environment =
+            config::Environment::with_prefix("GODWIT").prefix_separator("__").separator("__");
         builder = builder.add_source(environment.source(Some(values)));
         let config: Self = builder.build()?.try_deserialize()?;
         config.validate()?;
@@ -155,6 +158,36 @@ fn redacted_option<S: serde::Serializer>(
         Some(_) => to.serialize_str("[redacted]"),
         None => to.serialize_none(),
     }
+}
+
+/// A list as such, or as one text with commas between, which is all that an environment has.
+fn list<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + FromStr<Err: fmt::Display>,
+{
+    struct List<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de> + FromStr<Err: fmt::Display>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list, or a text with commas between its entries")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            if text.trim().is_empty() {
+                return Ok(Vec::new());
+            }
+            let entry = |entry: &str| entry.trim().parse().map_err(E::custom);
+            text.split(',').map(entry).collect()
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+    from.deserialize_any(List(PhantomData))
 }
 
 fn positive(key: &'static str, value: u64) -> Result<(), ConfigError> {
@@ -238,5 +271,63 @@ mod tests {
     fn a_missing_secret_file_is_an_error_that_names_the_variable() {
         let error = load(MINIMAL, &[("GODWIT__REDIS__URL_FILE", "/nonexistent")]).unwrap_err();
         assert!(error.to_string().contains("GODWIT__REDIS__URL_FILE"), "{error}");
+    }
+
+    #[test]
+    fn text_of_the_environment_arrives_as_it_is() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"1e400\n").unwrap();
+        let digits = "00112233445566778899001122334455";
+        let config = load(
+            MINIMAL,
+            &[
+                ("GODWIT__CLUSTER__ENVELOPE_KEYS__007__SECRET", digits),
+                ("GODWIT__CLUSTER__ENVELOPE_KEY_CURRENT", "007"),
+                ("GODWIT__DATABASE__URL", "TRUE"),
+                ("GODWIT__DATABASE__READ_URL_FILE", file.path().to_str().unwrap()),
+                ("GODWIT__REDIS__URL", "+1,5"),
+            ],
+        )
+        .unwrap();
+        let shown = |secret| secrecy::ExposeSecret::<str>::expose_secret(secret).to_owned();
+        assert_eq!(config.cluster.envelope_key_current, "007");
+        assert_eq!(shown(&config.cluster.envelope_keys["007"].secret), digits);
+        assert_eq!(shown(&config.database.url), "TRUE");
+        assert_eq!(shown(&config.database.read_url), "1e400");
+        assert_eq!(shown(&config.redis.url), "+1,5");
+    }
+
+    #[test]
+    fn numbers_and_lists_come_from_the_environment_too() {
+        let config = load(
+            MINIMAL,
+            &[
+                ("GODWIT__SERVER__WORKERS", "3"),
+                ("GODWIT__TELEMETRY__SAMPLE_RATIO", "0.25"),
+                ("GODWIT__LIMITS__CREDENTIAL__PER_SECOND", "7"),
+                ("GODWIT__LIMITS__CREDENTIAL__BURST", "9"),
+                ("GODWIT__LIMITS__TRUSTED_PROXIES", "10.0.0.1, ::1"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.server.workers, 3);
+        assert!((config.telemetry.sample_ratio - 0.25).abs() < f64::EPSILON);
+        assert_eq!(config.limits.credential, Bucket { per_second: 7, burst: 9 });
+        let proxies: [std::net::IpAddr; 2] = ["10.0.0.1", "::1"].map(|text| text.parse().unwrap());
+        assert_eq!(config.limits.trusted_proxies, proxies);
+
+        let listed = format!("{MINIMAL}\n[limits]\ntrusted_proxies = [\"10.0.0.1\", \"::1\"]");
+        assert_eq!(load(&listed, &[]).unwrap().limits.trusted_proxies, proxies);
+        let emptied = load(&listed, &[("GODWIT__LIMITS__TRUSTED_PROXIES", "")]).unwrap();
+        assert!(emptied.limits.trusted_proxies.is_empty());
+        for (name, value) in [
+            ("GODWIT__LIMITS__TRUSTED_PROXIES", "10.0.0.1,,::1"),
+            ("GODWIT__LIMITS__TRUSTED_PROXIES", "everyone"),
+            ("GODWIT__SERVER__WORKERS", "many"),
+            ("GODWIT__SERVER__WORKERS", "-1"),
+            ("GODWIT__SERVER__WORKERS", "1.5"),
+        ] {
+            assert!(load(MINIMAL, &[(name, value)]).is_err(), "{name}={value}");
+        }
     }
 }
