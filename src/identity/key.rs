@@ -4,7 +4,7 @@
 //! so that a mistyped or made-up key is refused without a look-up. Only SHA-256 of the key is
 //! stored: against 256 random bits a slow hash adds nothing.
 
-use crate::vocab::{Malformed, Op, rng};
+use crate::vocab::{Malformed, Op, Rng};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
@@ -29,10 +29,7 @@ impl ApiKeySecret {
             return Err(Malformed::new("environment", "1 to 16 of a-z and 0-9"));
         }
         let mut key = format!("gw_{environment}_");
-        for _ in 0..RANDOM_CHARS {
-            let index = usize::try_from(rng::below(&*op.rng, 62)).unwrap_or(0);
-            key.push(char::from(BASE62[index]));
-        }
+        push_random(&mut key, &*op.rng);
         let check = checksum(&key);
         key.push_str(&check);
         Ok(Self(key.into()))
@@ -79,6 +76,21 @@ impl ApiKeySecret {
 fn environment_ok(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     (1..=16).contains(&text.len()) && text.bytes().all(ok)
+}
+
+/// Appends the random characters, each as likely as any other: bytes from 248 on, which 62 does not
+/// divide evenly, are drawn again.
+fn push_random(key: &mut String, rng: &dyn Rng) {
+    const EVEN: u8 = 248;
+    let mut left = RANDOM_CHARS;
+    while left > 0 {
+        let mut bytes = [0; RANDOM_CHARS];
+        rng.fill(&mut bytes);
+        for byte in bytes.into_iter().filter(|byte| *byte < EVEN).take(left) {
+            key.push(char::from(BASE62[usize::from(byte % 62)]));
+            left -= 1;
+        }
+    }
 }
 
 fn checksum(body: &str) -> String {
@@ -130,5 +142,28 @@ mod tests {
         assert_ne!(keys[0].hash(), keys[1].hash());
         assert!(ApiKeySecret::mint(&op, "Live").is_err());
         assert!(ApiKeySecret::mint(&op, "").is_err());
+    }
+
+    /// Fills with zeros, then with ones, and so on: each byte as often as any other.
+    struct Counting(std::sync::atomic::AtomicU8);
+
+    impl Rng for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn every_character_is_as_likely_as_any_other() {
+        let rng = Counting(0.into());
+        let mut random = String::new();
+        // As many as there are bytes that 62 divides evenly.
+        for _ in 0..4 * 62 {
+            push_random(&mut random, &rng);
+        }
+        for character in BASE62.map(char::from) {
+            let times = random.chars().filter(|other| *other == character).count();
+            assert_eq!(times, 4 * RANDOM_CHARS, "{character}");
+        }
     }
 }
