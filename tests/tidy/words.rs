@@ -99,6 +99,33 @@ impl<'ast> Visit<'ast> for Names {
     }
 }
 
+/// What makes or uses a sequence. A standby's sequences run ahead of its primary's, and after a
+/// promotion lost numbers come twice (`shared/postgres.md`, lesson 14).
+const SEQUENCES: &[&str] = &[
+    "sequence",
+    "serial",
+    "smallserial",
+    "bigserial",
+    "identity",
+    "nextval",
+    "currval",
+    "lastval",
+    "setval",
+];
+
+pub fn sequences(tree: &Tree) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.files().filter(|(path, _)| extension(path) == Some("sql")) {
+        for (number, line) in text.lines().enumerate() {
+            let words = words(line.split("--").next().unwrap_or_default());
+            for word in SEQUENCES.iter().filter(|word| words.contains(**word)) {
+                complaints.push(format!("{path}:{}: `{word}`, a sequence", number + 1));
+            }
+        }
+    }
+    complaints
+}
+
 /// Paths and hosts that only one machine or workplace has.
 pub fn machine(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();

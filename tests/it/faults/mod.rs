@@ -78,6 +78,7 @@ pub fn trials() -> Vec<Trial> {
             a_read_that_waits_when_the_end_is_told_is_still_answered_here,
             all_listeners_together_take_the_time_of_one,
         }
+        run positions::{a_promoted_replica_comes_to_what_it_writes}
         run_alone positions::{
             a_commit_at_the_end_of_a_page_is_reached_by_an_idle_replica,
             a_read_that_waited_sees_what_it_waited_for,

@@ -3,7 +3,7 @@
 use super::{in_flight, now, since};
 use crate::{
     client::{self, Answer},
-    harness::{self, Cluster, EU, SOON, US, eventually},
+    harness::{self, AP, Cluster, EU, SOON, US, eventually},
 };
 use anyhow::{Context as _, ensure};
 use futures_util::future::join_all;
@@ -205,6 +205,32 @@ pub async fn a_long_reader_and_a_vacuum_hold_up_no_bookmark() -> anyhow::Result<
         sqlx::query("COMMIT").execute(&mut replica).await?;
         replica.close().await?;
         primary.close().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// As the naive version would find out: a promoted replica's replay position stays where it was, so
+/// one that is told by it comes to no later bookmark.
+pub async fn a_promoted_replica_comes_to_what_it_writes() -> anyhow::Result<()> {
+    harness::own("promoted", harness::patient, async |cluster| {
+        // Nobody but this test asks, and the old primary never comes back.
+        for target in [US, EU, AP].map(|name| format!("{name}/api")) {
+            cluster.lab.kill(&target.parse()?).await?;
+        }
+        cluster.lab.kill(&"us-east-1/postgres".parse()?).await?;
+        let mut promoted = database(cluster, EU).await?;
+        let done: bool =
+            sqlx::query_scalar("SELECT pg_promote(true, 30)").fetch_one(&mut promoted).await?;
+        ensure!(done, "it is not promoted");
+        // The row that a promotion writes first.
+        let row =
+            "INSERT INTO cluster_epoch VALUES (2, pg_last_wal_replay_lsn(), 'eu-west-1', now())";
+        sqlx::query(row).execute(&mut promoted).await?;
+        let told = "SELECT epoch, lsn > pg_last_wal_replay_lsn(), lsn >= pg_current_wal_flush_lsn()
+             FROM cluster_position";
+        let told: (i64, bool, bool) = sqlx::query_as(told).fetch_one(&mut promoted).await?;
+        ensure!(told == (2, true, true), "epoch, beyond the replayed, up to the written: {told:?}");
         Ok(())
     })
     .await
