@@ -4,7 +4,7 @@ pub mod operator;
 
 use crate::{
     config::Config,
-    domain::upkeep::UpkeepLoop,
+    domain::upkeep::{PrimaryIn, UpkeepLoop},
     http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
@@ -13,7 +13,7 @@ use crate::{
     storage::{Global, migrate::SchemaStanding, redis::Redis},
     telemetry::{Metrics, Telemetry},
     topology::{
-        Topology,
+        PrimaryAt, Topology,
         position::PositionLoop,
         probe::peer_client,
         schema::{SchemaLoop, SchemaWatch},
@@ -134,10 +134,16 @@ fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {
         global: global.clone(),
         watch: watch.clone(),
     });
-    let (global, journal) = (app.global.clone(), config.journal.clone());
+    let (global, journal, topology) =
+        (app.global.clone(), config.journal.clone(), app.topology.clone());
+    let primary: PrimaryIn = Arc::new(move || match topology.primary() {
+        PrimaryAt::Here(epoch) => Some(epoch),
+        PrimaryAt::Peer(..) | PrimaryAt::Unknown => None,
+    });
     app.loops.start(UpkeepLoop::schedule(), Activator::new(), move || UpkeepLoop {
         global: global.clone(),
         config: journal.clone(),
+        primary: Arc::clone(&primary),
     });
     for (peer, _) in config.peers() {
         let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;

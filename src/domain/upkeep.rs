@@ -4,21 +4,26 @@ use crate::{
     config::JournalConfig,
     loops::{Loop, Schedule, Tick},
     storage::{
-        Global, StorageError,
+        CommitError, Global, StorageError, WriteTx,
         global::{items::purge_tombstones, journal},
     },
-    vocab::Op,
+    vocab::{Epoch, Op},
 };
 use chrono::Duration as Days;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Rows forgotten in one statement; small, so that no write waits long behind it.
 const ROWS_MAX: i64 = 1_000;
 
-/// Forgets old journal records and tombstones. Runs everywhere; only a primary lets it.
+/// The epoch in which this region is the primary now; `None` when it is not.
+pub type PrimaryIn = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
+
+/// Forgets old journal records and tombstones. Runs everywhere, works only where the primary is: on
+/// one that came back after a failover the journal is the list of what was lost.
 pub struct UpkeepLoop {
     pub global: Global,
     pub config: JournalConfig,
+    pub primary: PrimaryIn,
 }
 
 impl UpkeepLoop {
@@ -27,17 +32,28 @@ impl UpkeepLoop {
         Schedule { interval: Duration::from_secs(60), pass_max: Duration::from_secs(60) }
     }
 
-    async fn pass(&self, op: &Op) -> Result<u64, StorageError> {
+    /// `None` when this region is not the primary, or no longer.
+    async fn pass(&self, op: &Op) -> Result<Option<u64>, StorageError> {
         let now = op.now();
         let writes = now - Days::hours(i64::from(self.config.retention_hours));
         let deletions = now - Days::days(i64::from(self.config.tombstone_days));
         let mut forgotten = 0;
         loop {
-            let some = journal::purge(&self.global, writes, ROWS_MAX).await?
-                + purge_tombstones(&self.global, deletions, ROWS_MAX).await?;
+            let Some(epoch) = (self.primary)() else {
+                return Ok(None);
+            };
+            let mut tx = WriteTx::open(&self.global, epoch, op).await?;
+            let some = journal::purge(&mut tx, writes, ROWS_MAX).await?
+                + purge_tombstones(&mut tx, deletions, ROWS_MAX).await?;
+            if some > 0 {
+                // Whether it happened or not: the next pass looks again.
+                tx.commit().await.map_err(|error| match error {
+                    CommitError::RolledBack(cause) | CommitError::Unknown(cause) => cause,
+                })?;
+            }
             forgotten += some;
             if some == 0 || op.remaining().is_zero() {
-                return Ok(forgotten);
+                return Ok(Some(forgotten));
             }
         }
     }
@@ -48,10 +64,34 @@ impl Loop for UpkeepLoop {
 
     async fn tick(&mut self, op: &Op) -> Tick {
         match self.pass(op).await {
-            Ok(0) => Tick::Idle,
-            Ok(forgotten) => Tick::Worked(forgotten),
-            Err(StorageError::ReadOnly) => Tick::Waiting("this region is a replica".into()),
+            Ok(Some(0)) => Tick::Idle,
+            Ok(Some(forgotten)) => Tick::Worked(forgotten),
+            Ok(None) => Tick::Waiting("this region is not the primary".into()),
             Err(error) => Tick::Waiting(error.to_string().into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::DatabaseConfig, vocab::OpKind};
+
+    #[tokio::test]
+    async fn only_the_primary_forgets() {
+        // Nobody is there: a pass that asked the database would say so.
+        let settings = serde_json::json!({
+            "url": "postgres://writer:w@127.0.0.1:1/godwit",
+            "read_url": "postgres://reader:r@127.0.0.1:1/godwit",
+        });
+        let database: DatabaseConfig = serde_json::from_value(settings).unwrap();
+        let mut upkeep = UpkeepLoop {
+            global: Global::connect(&database).unwrap(),
+            config: JournalConfig::default(),
+            primary: Arc::new(|| None),
+        };
+        let op = Op::system(OpKind::Test, Duration::from_secs(10));
+        let tick = upkeep.tick(&op).await;
+        assert_eq!(tick, Tick::Waiting("this region is not the primary".into()));
     }
 }

@@ -159,15 +159,18 @@ pub async fn find(
 }
 
 /// Forgets up to `limit` writes committed before `before`, the oldest first, and with them their
-/// idempotency keys. Returns how many. On the primary only.
+/// idempotency keys. Returns how many. Only in the epoch of the transaction: a primary that was
+/// replaced keeps the list of what was lost with it.
 ///
 /// # Errors
-/// [`StorageError::ReadOnly`] on a replica.
+/// When the database fails.
 pub async fn purge(
-    global: &Global,
+    tx: &mut WriteTx,
     before: DateTime<Utc>,
     limit: i64,
 ) -> Result<u64, StorageError> {
+    tx.ensure_epoch().await?;
+    let (connection, bound) = tx.statement();
     let query = sqlx::query!(
         "DELETE FROM write_journal WHERE (tenant_id, key) IN (
             SELECT tenant_id, key FROM write_journal WHERE committed_at < $1
@@ -175,15 +178,18 @@ pub async fn purge(
         before,
         limit,
     );
-    let outcome = bounded(global.read_ms_max, query.execute(&global.write)).await?;
-    Ok(outcome.rows_affected())
+    let outcome = bounded(bound, query.execute(connection)).await;
+    Ok(tx.ended(outcome)?.rows_affected())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        storage::{Constraint, global::testing::Fixture},
+        storage::{
+            Constraint,
+            global::{items::purge_tombstones, testing::Fixture},
+        },
         vocab::ApiKeyId,
     };
     use sqlx::PgPool;
@@ -276,13 +282,32 @@ mod tests {
             at.write(async |tx| insert(tx, &entry).await).await;
         }
         let before = now - chrono::Duration::minutes(1);
-        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 2);
+        let forget = async || at.write(async |tx| purge(tx, before, 2).await).await.0;
+        assert_eq!(forget().await, 2);
         let left = |name: &'static str| {
             let (global, scope) = (&at.global, &at.scope);
             async move { find(global, scope, &key(name)).await.unwrap().value.is_some() }
         };
         assert!(left("k0").await && left("k1").await && !left("k2").await && !left("k3").await);
-        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 1);
-        assert_eq!(purge(&at.global, before, 2).await.unwrap(), 0);
+        assert_eq!(forget().await, 1);
+        assert_eq!(forget().await, 0);
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_primary_that_was_replaced_forgets_nothing(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let key = key("k");
+        at.write(async |tx| insert(tx, &entry(&at, &key)).await).await;
+        let later = at.op.now() + chrono::Duration::hours(1);
+        let promoted = Epoch::new(2).unwrap();
+        let mut tx = WriteTx::open(&at.global, promoted, &at.op).await.unwrap();
+        let refused = purge(&mut tx, later, 10).await;
+        assert!(matches!(refused, Err(StorageError::EpochMismatch { .. })), "{refused:?}");
+        drop(tx);
+        let mut tx = WriteTx::open(&at.global, promoted, &at.op).await.unwrap();
+        let refused = purge_tombstones(&mut tx, later, 10).await;
+        assert!(matches!(refused, Err(StorageError::EpochMismatch { .. })), "{refused:?}");
+        drop(tx);
+        assert!(find(&at.global, &at.scope, &key).await.unwrap().value.is_some());
     }
 }

@@ -9,7 +9,7 @@ mod list;
 pub use collections::{CollectionPage, collections};
 pub use list::{ListPosition, ListQuery, Order, OrderBy, Page, list};
 
-use super::{Global, WriteTx, bounded, stored_epoch};
+use super::{WriteTx, bounded, stored_epoch};
 use crate::{
     storage::{Constraint, StorageError, TenantScope},
     vocab::{Collection, Epoch, Etag, ItemId},
@@ -270,16 +270,17 @@ pub async fn delete(
     Ok(tx.ended(outcome)?.rows_affected() == 1)
 }
 
-/// Forgets up to `limit` tombstones left before `before`, the oldest first. Returns how many. On the
-/// primary only.
+/// Forgets up to `limit` tombstones left before `before`, the oldest first. Returns how many.
 ///
 /// # Errors
-/// [`StorageError::ReadOnly`] on a replica.
+/// When the database fails.
 pub async fn purge_tombstones(
-    global: &Global,
+    tx: &mut WriteTx,
     before: DateTime<Utc>,
     limit: i64,
 ) -> Result<u64, StorageError> {
+    tx.ensure_epoch().await?;
+    let (connection, bound) = tx.statement();
     let query = sqlx::query!(
         "DELETE FROM item_tombstone WHERE (tenant_id, collection, id) IN (
             SELECT tenant_id, collection, id FROM item_tombstone WHERE deleted_at < $1
@@ -287,8 +288,8 @@ pub async fn purge_tombstones(
         before,
         limit,
     );
-    let outcome = bounded(global.read_ms_max, query.execute(&global.write)).await?;
-    Ok(outcome.rows_affected())
+    let outcome = bounded(bound, query.execute(connection)).await;
+    Ok(tx.ended(outcome)?.rows_affected())
 }
 
 #[cfg(test)]

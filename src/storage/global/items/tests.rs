@@ -1,5 +1,5 @@
 use super::*;
-use crate::storage::global::testing::Fixture;
+use crate::storage::global::{Global, testing::Fixture};
 use sqlx::PgPool;
 
 fn books() -> Collection {
@@ -65,7 +65,8 @@ async fn an_id_created_again_goes_on_from_the_deleted_version(pool: PgPool) {
     assert_eq!(at.count("SELECT count(*) FROM item_tombstone").await, 0);
     assert!(remove(&at, id(1)).await);
     let later = at.op.now() + chrono::Duration::seconds(1);
-    assert_eq!(purge_tombstones(&at.global, later, 10).await.unwrap(), 1);
+    let forget = async |tx: &mut WriteTx| purge_tombstones(tx, later, 10).await;
+    assert_eq!(at.write(forget).await.0, 1);
     assert_eq!(make(&at, id(1), "{}").await.version, 1);
 }
 
