@@ -192,6 +192,7 @@ struct Parts {
     members: Map<String, Value>,
     headers: Vec<(&'static str, String)>,
     at: Option<Bookmark>,
+    told_by_the_primary: bool,
     /// Our own fault or a dependency's, for the log alone.
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -209,6 +210,7 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
             at: None,
+            told_by_the_primary: false,
             cause: None,
         };
         let problem = Self(Box::new(parts));
@@ -251,10 +253,20 @@ impl Problem {
     pub fn position(&self) -> Option<Bookmark> {
         self.0.at
     }
-    /// Could the database not be reached, or did it hang? One that took too long over a statement
+    /// This region's database answers, and yet only the primary's can tell.
+    #[must_use]
+    pub fn told_by_the_primary(mut self) -> Self {
+        self.0.told_by_the_primary = true;
+        self
+    }
+    /// Is this region's database as good as dead for the request, so that the primary has to answer
+    /// it: not reached, hanging, or by the handler's word? One that took too long over a statement
     /// is there, and the next would take as long.
     #[must_use]
     pub fn is_of_a_dead_database(&self) -> bool {
+        if self.0.told_by_the_primary {
+            return true;
+        }
         let cause = self.0.cause.as_ref().and_then(|cause| cause.downcast_ref());
         matches!(cause, Some(StorageError::Unavailable(_)))
     }

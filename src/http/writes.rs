@@ -1,8 +1,11 @@
 //! `GET /v1/writes/{key}`: what became of a write?
 
-use super::{caller::Caller, problem::Problem};
+use super::{
+    caller::Caller,
+    problem::{Kind, Problem},
+};
 use crate::{
-    storage::global::journal::{self, JournalRow},
+    storage::global::journal::{self, Found, JournalRow},
     vocab::IdempotencyKey,
 };
 use actix_web::{HttpRequest, HttpResponse};
@@ -13,7 +16,7 @@ use serde_json::value::RawValue;
 #[derive(Serialize)]
 struct Write<'a> {
     key: &'a str,
-    /// `committed`, or `unknown`: there is no record of it, so it has had no effect here so far.
+    /// `committed`, or `unknown`: the primary has no record of it, so it has had no effect so far.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
@@ -45,10 +48,18 @@ pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
     let key = key.and_then(|key| key.parse::<IdempotencyKey>().ok());
     let key = key.ok_or_else(Problem::not_found)?;
     let found = journal::find(&caller.app().global, caller.scope(), &key).await;
-    let row = caller.read(found)?;
+    let row = match caller.read(found)? {
+        Found::Committed(row) => Some(row),
+        Found::Nothing => None,
+        // The gate asks the primary; the client is told this when it cannot.
+        Found::NothingHere => {
+            let detail = "There is no record of it here, which proves nothing; ask again later.";
+            return Err(Problem::new(Kind::Unavailable, detail).told_by_the_primary());
+        }
+    };
     Ok(HttpResponse::Ok()
         .insert_header(("cache-control", "private, no-store"))
-        .json(told(&key, row.as_ref())))
+        .json(told(&key, row.as_deref())))
 }
 
 fn told<'a>(key: &'a IdempotencyKey, row: Option<&'a JournalRow>) -> Write<'a> {

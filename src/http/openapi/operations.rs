@@ -275,8 +275,8 @@ fn write() -> Shown {
         id: "readWrite",
         tag: "writes",
         summary: "Ask what became of a write",
-        description: "After `outcome-unknown`, or a lost connection. `unknown` from a region that \
-            has replayed the bookmark of a later answer means that it had no effect.",
+        description: "After `outcome-unknown`, or a lost connection. `unknown` means that it has had \
+            no effect so far: a region that has no record of it asks the primary.",
         parameters: &["write_key"],
         body: None,
         answers: vec![(200, json_answer("What is known of it", "Write", LISTED, None))],

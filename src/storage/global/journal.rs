@@ -56,6 +56,16 @@ pub enum Claim {
     InFlight,
 }
 
+/// What a region's database has of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Committed(Box<JournalRow>),
+    /// There is no record: no effect so far.
+    Nothing,
+    /// There is no record on a replica, which may merely not have replayed it yet.
+    NothingHere,
+}
+
 /// A row as the columns give it.
 pub(super) struct Stored {
     pub(super) actor: String,
@@ -120,7 +130,7 @@ pub async fn insert(tx: &mut WriteTx, entry: &JournalEntry<'_>) -> Result<(), St
     tx.ended(outcome).map(|_| ())
 }
 
-/// What became of a key, as far as this region has heard.
+/// What became of a key, as far as this region's database has it.
 ///
 /// # Errors
 /// When the database fails.
@@ -128,11 +138,12 @@ pub async fn find(
     global: &Global,
     scope: &TenantScope,
     key: &IdempotencyKey,
-) -> Result<Read<Option<JournalRow>>, StorageError> {
+) -> Result<Read<Found>, StorageError> {
     let row = global
         .read(|| {
             sqlx::query!(
                 r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!",
+                    pg_is_in_recovery() AS "replica!",
                     j.actor AS "actor?", j.method AS "method?", j.path AS "path?",
                     j.status AS "status?", j.etag, j.location, j.body, j.version,
                     j.epoch AS "epoch?", j.committed_at AS "committed_at?"
@@ -150,12 +161,13 @@ pub async fn find(
     let (Some(actor), Some(method), Some(path), Some(status), Some(epoch), Some(committed_at)) =
         columns
     else {
-        return Ok(Read { value: None, at });
+        let value = if row.replica { Found::NothingHere } else { Found::Nothing };
+        return Ok(Read { value, at });
     };
     let (etag, location, body, version) = (row.etag, row.location, row.body, row.version);
     let stored =
         Stored { actor, method, path, status, etag, location, body, version, epoch, committed_at };
-    Ok(Read { value: Some(stored.try_into()?), at })
+    Ok(Read { value: Found::Committed(Box::new(stored.try_into()?)), at })
 }
 
 /// Forgets up to `limit` writes committed before `before`, the oldest first, and with them their
@@ -230,14 +242,14 @@ mod tests {
 
         let found = find(&at.global, &at.scope, &key).await.unwrap();
         assert!(found.at >= written_at);
-        let row = found.value.unwrap();
+        let Found::Committed(row) = found.value else { panic!("no record") };
         assert_eq!((row.status, row.body.as_deref()), (201, entry.body));
         assert_eq!((row.actor, row.committed_at), (entry.actor, entry.committed_at));
-        assert_eq!(find(&at.global, &at.other, &key).await.unwrap().value, None);
+        assert_eq!(find(&at.global, &at.other, &key).await.unwrap().value, Found::Nothing);
 
         let mut tx = at.begin().await;
         let again = tx.claim(&at.scope, &key, &DIGEST).await.unwrap();
-        assert_eq!(again, Claim::Replay(Box::new(row)));
+        assert_eq!(again, Claim::Replay(row));
         assert_eq!(tx.claim(&at.scope, &key, &[2; 32]).await.unwrap(), Claim::Mismatch);
         assert_eq!(tx.claim(&at.other, &key, &DIGEST).await.unwrap(), Claim::Fresh);
         assert!(tx.rollback().await.unwrap() >= written_at);
@@ -286,7 +298,7 @@ mod tests {
         assert_eq!(forget().await, 2);
         let left = |name: &'static str| {
             let (global, scope) = (&at.global, &at.scope);
-            async move { find(global, scope, &key(name)).await.unwrap().value.is_some() }
+            async move { find(global, scope, &key(name)).await.unwrap().value != Found::Nothing }
         };
         assert!(left("k0").await && left("k1").await && !left("k2").await && !left("k3").await);
         assert_eq!(forget().await, 1);
@@ -308,6 +320,7 @@ mod tests {
         let refused = purge_tombstones(&mut tx, later, 10).await;
         assert!(matches!(refused, Err(StorageError::EpochMismatch { .. })), "{refused:?}");
         drop(tx);
-        assert!(find(&at.global, &at.scope, &key).await.unwrap().value.is_some());
+        let found = find(&at.global, &at.scope, &key).await.unwrap().value;
+        assert!(matches!(found, Found::Committed(_)), "{found:?}");
     }
 }

@@ -255,3 +255,20 @@ pub async fn a_late_write_that_was_sent_again_happens_once() -> anyhow::Result<(
     ensure!(items.len() == 2, "{items:?}");
     edge.end().await
 }
+
+pub async fn a_write_that_a_replica_knows_nothing_of_is_asked_of_the_primary() -> anyhow::Result<()>
+{
+    let cluster = harness::shared().await?;
+    let edge = Edge::start(&cluster, &QUIET).await?;
+    let mut caller = edge.caller(&cluster)?;
+    let path = format!("/v1/writes/never-{}", draw(&SystemRng, u64::MAX >> 1));
+    let told = caller.get(EDGE, &path).await?.wants(200)?;
+    ensure!(told.json()["status"] == "unknown" && told.route() == "forwarded", "{told}");
+    let told = caller.get(US, &path).await?.wants(200)?;
+    ensure!(told.json()["status"] == "unknown" && told.route() == "local", "{told}");
+    // Nobody can say.
+    edge.wire.refuse(true);
+    let told = caller.get(EDGE, &path).await?.wants_problem(503, "unavailable")?;
+    ensure!(told.header("retry-after").is_some(), "{told}");
+    edge.end().await
+}

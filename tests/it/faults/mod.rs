@@ -60,6 +60,7 @@ pub fn trials() -> Vec<Trial> {
             a_long_answer_cut_midway_is_never_taken_for_whole,
             a_lost_answer_is_an_unknown_outcome_that_can_be_asked_for,
             a_late_write_that_was_sent_again_happens_once,
+            a_write_that_a_replica_knows_nothing_of_is_asked_of_the_primary,
         }
         run_alone cut::{
             reads_go_on_without_the_primary_and_writes_soon_after_it_is_back,
