@@ -9,6 +9,8 @@ mod identity;
 mod journal;
 mod limits;
 mod redis;
+#[cfg(test)]
+mod reference;
 mod routing;
 mod server;
 mod telemetry;
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    const MINIMAL: &str = r#"
+    pub(super) const MINIMAL: &str = r#"
         region = "us-east-1"
         [regions.us-east-1]
         internal_url = "http://127.0.0.1:9081"
