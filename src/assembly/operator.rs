@@ -1,6 +1,7 @@
 //! What an operator does with the settings in hand, where there is no API yet to ask: the first
 //! tenants and keys. It writes through the same transactions as everyone else, as the writer's
-//! role, on the primary's database.
+//! role, on the primary's database, and each leaves its record in the journal: what a failover loses
+//! of an operator's work is in the same list as all else.
 
 use crate::{
     config::Config,
@@ -14,13 +15,15 @@ use crate::{
         CommitError, Constraint, Global, StorageError, TenantScope, WriteTx,
         global::{
             api_keys::{self as stored_keys, KeyRow},
+            journal::{self, JournalEntry},
             position::PositionRow,
             tenants::{self as stored_tenants, TenantRow},
         },
     },
-    vocab::{ApiKeyId, Epoch, Op, Scopes},
+    vocab::{Actor, ApiKeyId, Epoch, IdempotencyKey, Op, Scopes},
 };
 use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
 
 /// An operator at the primary's database.
 pub struct Operator {
@@ -55,6 +58,10 @@ async fn position(global: &Global) -> Result<PositionRow, StorageError> {
     global.position().await
 }
 
+/// Where the journal has the method and the answer of a request: that it was a command, and done.
+const METHOD: &str = "COMMAND";
+const DONE: u16 = 200;
+
 /// Rows of a page that a listing reads at once.
 const PAGE: i64 = 500;
 
@@ -85,6 +92,8 @@ impl Operator {
         let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
         match tenants::create(&mut tx, name, &self.op).await {
             Ok(tenant) => {
+                let scope = tenant.operator_scope();
+                self.record(&mut tx, &scope, &format!("tenant create {name}")).await?;
                 tx.commit().await?;
                 Ok(Some(tenant))
             }
@@ -145,6 +154,7 @@ impl Operator {
         };
         let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
         let row = api_keys::create(&mut tx, &scope, &draft, &self.op).await.map_err(told)?;
+        self.record(&mut tx, &scope, &format!("key create {}", row.id)).await?;
         tx.commit().await?;
         Ok((row, secret))
     }
@@ -175,6 +185,7 @@ impl Operator {
         let scope = found.with_context(|| format!("there is no key {id}"))?.scope();
         let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
         let row = api_keys::revoke(&mut tx, &scope, id, &self.op).await.map_err(told)?;
+        self.record(&mut tx, &scope, &format!("key revoke {id}")).await?;
         tx.commit().await.map_err(|error| match error {
             // Running it again is harmless, and is the way to know.
             CommitError::Unknown(cause) => {
@@ -183,6 +194,33 @@ impl Operator {
             CommitError::RolledBack(cause) => cause.into(),
         })?;
         Ok(row)
+    }
+
+    /// Leaves the record of a command, last before its commit. Nobody sends a command again with the
+    /// same key, so each has one of its own; never a secret.
+    async fn record(
+        &self,
+        tx: &mut WriteTx,
+        scope: &TenantScope,
+        command: &str,
+    ) -> Result<(), StorageError> {
+        let key = IdempotencyKey::mint(&self.op);
+        let entry = JournalEntry {
+            scope,
+            key: &key,
+            actor: Actor::Operator,
+            method: METHOD,
+            path: command,
+            request_digest: Sha256::digest(command).into(),
+            status: DONE,
+            etag: None,
+            location: None,
+            body: None,
+            version: None,
+            epoch: self.epoch,
+            committed_at: self.op.now(),
+        };
+        journal::insert(tx, &entry).await
     }
 
     async fn scope(&self, tenant: &str) -> anyhow::Result<TenantScope> {

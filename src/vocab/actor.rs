@@ -3,16 +3,21 @@
 use super::{ApiKeyId, Malformed};
 use std::{fmt, str::FromStr};
 
-/// The party behind an operation. `key:<uuid>` in the journal and the logs.
+/// The party behind an operation. `key:<uuid>` or `operator` in the journal and the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
     ApiKey(ApiKeyId),
+    /// Whoever has the settings in hand.
+    Operator,
 }
+
+const OPERATOR: &str = "operator";
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ApiKey(id) => write!(f, "key:{id}"),
+            Self::Operator => f.write_str(OPERATOR),
         }
     }
 }
@@ -20,9 +25,27 @@ impl fmt::Display for Actor {
 impl FromStr for Actor {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let bad = Malformed::new("actor", "key:<uuid>");
+        if text == OPERATOR {
+            return Ok(Self::Operator);
+        }
+        let bad = Malformed::new("actor", "key:<uuid> or operator");
         let id = text.strip_prefix("key:").ok_or(bad.clone())?;
         id.parse().map(Self::ApiKey).map_err(|_| bad)
     }
 }
 super::serde_as_text!(Actor);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_read_as_it_is_written() {
+        for text in ["operator", "key:0af76519-16cd-43dd-8448-eb211c80319c"] {
+            assert_eq!(text.parse::<Actor>().map(|actor| actor.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "Operator", "operator:1", "key:", "key:operator"] {
+            assert!(text.parse::<Actor>().is_err(), "{text}");
+        }
+    }
+}

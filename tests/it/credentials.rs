@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use godwit::vocab::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::json;
+use sqlx::Connection as _;
 use std::time::Duration;
 
 /// Replication lag, the two seconds for which a credential is believed, and room for a machine
@@ -114,5 +115,32 @@ pub async fn a_key_gives_no_more_than_it_has() -> anyhow::Result<()> {
         let told = modest.get(AP, path).await?.wants(200)?;
         ensure!(!String::from_utf8_lossy(&told.body).contains(&secret), "{path} tells the secret");
     }
+    Ok(())
+}
+
+/// So that a failover which loses one of them lists it.
+pub async fn an_operators_writes_are_in_the_journal() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let name = "credentials-recorded";
+    let mut admin = cluster.tenant(name).await?.caller;
+    let keys = admin.get(US, "/v1/admin/keys").await?.wants(200)?.json();
+    let id = keys["items"][0]["id"].as_str().context("no key")?.to_owned();
+    cluster.command(&["key", "revoke", &id]).await?;
+    let mut database = sqlx::PgConnection::connect(&cluster.region(US).global_db).await?;
+    let recorded: Vec<(String, String)> = sqlx::query_as(
+        "SELECT j.actor, j.path FROM write_journal AS j JOIN tenant AS t ON t.id = j.tenant_id
+         WHERE t.name = $1 ORDER BY j.committed_at",
+    )
+    .bind(name)
+    .fetch_all(&mut database)
+    .await?;
+    database.close().await?;
+    let by_operator = |command: String| ("operator".to_owned(), command);
+    let wanted = [
+        by_operator(format!("tenant create {name}")),
+        by_operator(format!("key create {id}")),
+        by_operator(format!("key revoke {id}")),
+    ];
+    ensure!(recorded == wanted, "{recorded:?}");
     Ok(())
 }

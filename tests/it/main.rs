@@ -62,6 +62,7 @@ fn trials() -> Vec<Trial> {
             a_new_key_works_at_once_everywhere_and_an_ended_one_nowhere,
             a_key_past_its_time_is_refused,
             a_key_gives_no_more_than_it_has,
+            an_operators_writes_are_in_the_journal,
         }
         run items::{
             an_item_lives_through_all_its_changes_far_from_the_primary,
