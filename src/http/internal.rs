@@ -1,9 +1,50 @@
 //! What one region tells another: `/internal/v1/topology`.
 
-use super::app::App;
-use crate::topology::{TopologyReport, report::PeerReport};
-use actix_web::{HttpResponse, web::Data};
+use super::{
+    app::App,
+    body,
+    problem::{Kind, Problem},
+    request::RequestState,
+};
+use crate::{
+    routing::forward,
+    telemetry::metrics::Route as Answered,
+    topology::{TopologyReport, report::PeerReport},
+};
+use actix_web::{
+    HttpResponse,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web::Data,
+};
 use std::time::Duration;
+
+/// A process that is told to end takes nothing new from its peers. They keep their connections to
+/// it, so they are told to open others, to whoever takes its place.
+///
+/// # Errors
+/// None of its own: a refusal is an answer.
+pub async fn unless_ending(
+    index: usize,
+    mut request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let app = request.app_data::<Data<App>>().cloned().expect("server sets the application");
+    if !app.draining.is_cancelled() {
+        return next.call(request).await;
+    }
+    let state = RequestState::of(&request);
+    // Taken in, so that its sender is not still at it when the answer comes; what it is is all one.
+    let _ = body::read(&app, &state, &mut request).await;
+    {
+        let mut facts = state.facts.borrow_mut();
+        facts.mounted = Some(index);
+        facts.answered = Some(Answered::Refused);
+    }
+    let problem = Problem::new(Kind::Fenced, "This process is about to end.");
+    Ok(request.error_response(problem.header("retry-after", "1").header(forward::ENDING, "1")))
+}
 
 /// `GET /internal/v1/topology`. For regions and operators; the listener is theirs alone.
 pub async fn topology(app: Data<App>) -> HttpResponse {

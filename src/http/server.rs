@@ -2,7 +2,8 @@
 //!
 //! Outer to inner, on every listener: 1. `observe` (operation, span, metrics, log line);
 //! 2. the table of routes, or a problem for what is not in it; 3. `gate` (limits, credential,
-//! judgment), on each route of the API; 4. the handler.
+//! judgment), on each route of the API, and on the internal listener `unless_ending` around it;
+//! 4. the handler.
 
 use super::{
     app::{App, Worker},
@@ -189,9 +190,9 @@ fn gated(index: usize, listener: Listener) -> Route {
         Listener::Public => {
             handler.wrap(from_fn(move |request, next| gate::public(index, request, next)))
         }
-        Listener::Internal => {
-            handler.wrap(from_fn(move |request, next| gate::internal(index, request, next)))
-        }
+        Listener::Internal => handler
+            .wrap(from_fn(move |request, next| gate::internal(index, request, next)))
+            .wrap(from_fn(move |request, next| internal::unless_ending(index, request, next))),
     }
 }
 

@@ -7,7 +7,7 @@
 //! Dropping the future abandons the hop; the primary may still finish it.
 
 use super::{
-    breaker::{Breaker, BreakerState, HopOutcome},
+    breaker::{Breaker, BreakerState, HopOutcome, Pass},
     envelope::{self, Bearer, Envelope, Sealer},
 };
 use crate::{
@@ -20,7 +20,10 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,10 @@ const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Sends of one request, the first included.
 const ATTEMPTS_MAX: u32 = 3;
+
+/// On the answer of a process that is about to end: it has done nothing of the request, and whoever
+/// takes a new connection may.
+pub const ENDING: &str = "godwit-ending";
 
 /// A request to carry.
 #[derive(Debug)]
@@ -66,6 +73,10 @@ impl Incoming {
     fn is_of_this_attempt(&self) -> bool {
         matches!(self.status, 401 | 403 | 408 | 421 | 500..=599)
             || self.problem().is_some_and(|problem| problem.starts_with("bookmark-"))
+    }
+
+    fn is_of_an_ending_process(&self) -> bool {
+        self.status == 421 && self.headers.iter().any(|(name, _)| name == ENDING)
     }
 
     /// The name of the problem that a refusal is, when its body is at hand.
@@ -128,12 +139,62 @@ impl HopError {
     }
 }
 
+type Clients = Arc<[reqwest::Client]>;
+
 struct Peer {
     base: String,
-    clients: Vec<reqwest::Client>,
+    /// Each keeps a connection of its own.
+    clients: Mutex<Clients>,
+    connect: Box<dyn Fn() -> Result<Clients, ProbeError> + Send + Sync>,
     next: AtomicUsize,
     breaker: Breaker,
     metrics: PeerMetrics,
+}
+
+impl Peer {
+    fn clients(&self) -> Clients {
+        Arc::clone(&self.clients.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens new connections for all that is sent from now on, unless that has been done since
+    /// `old`. What is under way on the old ones is finished there.
+    fn leave(&self, old: &Clients) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&clients, old) {
+            return;
+        }
+        match (self.connect)() {
+            Ok(new) => *clients = new,
+            // The old ones still reach the processes that go on.
+            Err(error) => tracing::warn!(error = %error, "no new connections to a peer"),
+        }
+    }
+
+    fn note(
+        &self,
+        pass: Pass<'_>,
+        began: Instant,
+        ended: Instant,
+        result: &Result<Incoming, HopError>,
+    ) {
+        let counted = match result {
+            Ok(_) => {
+                pass.report(ended, HopOutcome::Answered);
+                ForwardOutcome::Answered
+            }
+            // A peer that is gone leaves a ping unanswered too, which breaks the connection, and the
+            // watcher's probes. One that is only slow with this is no reason to stop all.
+            Err(HopError::TimedOut) => {
+                drop(pass);
+                ForwardOutcome::TimedOut
+            }
+            Err(HopError::Broken(_)) => {
+                pass.report(ended, HopOutcome::Failed);
+                ForwardOutcome::Failed
+            }
+        };
+        self.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
+    }
 }
 
 /// The hops to every peer. Shared by all requests of a process.
@@ -152,12 +213,17 @@ impl Forwarder {
         let breaker: &BreakerConfig = &config.routing.breaker;
         let mut peers = BTreeMap::new();
         for (region, peer) in config.peers() {
-            let client = || peer_client(&config.routing, config.cluster.peer_tls.as_ref());
+            let (routing, tls) = (config.routing.clone(), config.cluster.peer_tls.clone());
+            let connect = move || {
+                let client = |_| peer_client(&routing, tls.as_ref());
+                (0..CONNECTIONS).map(client).collect::<Result<Clients, _>>()
+            };
             peers.insert(
                 region.clone(),
                 Peer {
                     base: peer.internal_url.trim_end_matches('/').to_owned(),
-                    clients: (0..CONNECTIONS).map(|_| client()).collect::<Result<_, _>>()?,
+                    clients: Mutex::new(connect()?),
+                    connect: Box::new(connect),
                     next: AtomicUsize::new(0),
                     breaker: Breaker::new(breaker.clone()),
                     metrics: metrics.peer(region),
@@ -215,25 +281,11 @@ impl Forwarder {
             };
             let sealed = self.seal(to, epoch, request, &digest, op);
             let patience = if read { op.remaining() } else { patience(op, attempt) };
-            let result = attempt_once(peer, request, &sealed, patience, self.idle).await;
-            let ended = op.clock.monotonic();
-            let counted = match &result {
-                Ok(_) => {
-                    pass.report(ended, HopOutcome::Answered);
-                    ForwardOutcome::Answered
-                }
-                // A peer that is gone leaves a ping unanswered too, which breaks the connection, and
-                // the watcher's probes. One that is only slow with this is no reason to stop all.
-                Err(HopError::TimedOut) => {
-                    drop(pass);
-                    ForwardOutcome::TimedOut
-                }
-                Err(HopError::Broken(_)) => {
-                    pass.report(ended, HopOutcome::Failed);
-                    ForwardOutcome::Failed
-                }
-            };
-            peer.metrics.forwarded(counted, Some(ended.saturating_duration_since(began)));
+            let clients = peer.clients();
+            let client = &clients[peer.next.fetch_add(1, Ordering::Relaxed) % clients.len()];
+            let result =
+                attempt_once(client, &peer.base, request, &sealed, patience, self.idle).await;
+            peer.note(pass, began, op.clock.monotonic(), &result);
             let error = match result {
                 // Our own earlier attempt is still at work: its answer is the one to wait for.
                 Ok(incoming) if attempt > 1 && incoming.is_in_flight() => {
@@ -242,6 +294,11 @@ impl Forwarder {
                         return Err(ForwardError::StillUnderWay { peer: to.clone() });
                     }
                     tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Ok(incoming) if incoming.is_of_an_ending_process() && attempt < ATTEMPTS_MAX => {
+                    peer.leave(&clients);
+                    attempt += 1;
                     continue;
                 }
                 Ok(incoming) => match maybe_done {
@@ -302,16 +359,16 @@ fn patience(op: &Op, attempt: u32) -> Duration {
 /// Sends the request once. `patience` is for what comes before anything is passed on: the head of
 /// the answer, and all of an answer that is read whole.
 async fn attempt_once(
-    peer: &Peer,
+    client: &reqwest::Client,
+    base: &str,
     request: &Outgoing,
     sealed: &str,
     patience: Duration,
     idle: Duration,
 ) -> Result<Incoming, HopError> {
-    let client = &peer.clients[peer.next.fetch_add(1, Ordering::Relaxed) % peer.clients.len()];
     let method = request.method.parse().unwrap_or(reqwest::Method::GET);
     let mut builder = client
-        .request(method, format!("{}{}", peer.base, request.path))
+        .request(method, format!("{base}{}", request.path))
         .header(envelope::HEADER, sealed)
         .header("traceparent", &request.traceparent);
     for (name, value) in &request.headers {

@@ -362,3 +362,19 @@ async fn a_credential_refused_after_a_lost_answer_tells_nothing_of_the_write() {
         assert_eq!(sent.requests, 2);
     }
 }
+
+#[tokio::test]
+async fn a_process_that_is_about_to_end_is_left_for_whoever_takes_its_place() {
+    const MISDIRECTED: &[u8] = b"\x08\x03421";
+    const IS_ENDING: &[u8] = b"\x00\x0dgodwit-ending\x011";
+    let act = async |mut far: Far, stream, number| {
+        let head =
+            if number == 1 { &[MISDIRECTED, IS_ENDING, TEN_BYTES][..] } else { &[OK, TEN_BYTES] };
+        far.head(stream, head).await;
+        far.frame(DATA, END_STREAM, stream, b"0123456789").await;
+        silence(far, stream, number).await;
+    };
+    let sent = sent(request("POST", Some("key-1")), &op(), act).await;
+    let answer = sent.outcome.expect("an answer");
+    assert_eq!((answer.status, sent.requests), (200, 2));
+}

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     client,
-    harness::{self, EU, SOON, US, eventually, region},
+    harness::{self, Cluster, EU, SOON, US, eventually, region},
 };
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
@@ -32,6 +32,15 @@ async fn under_way(http: &reqwest::Client, ops: &str, wanted: usize) -> anyhow::
         // The question is one of them.
         let count = in_flight(http, ops).await.map_err(|error| error.to_string())?;
         if count > wanted { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await
+}
+
+/// Waits until a region's process has ended.
+async fn gone(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    eventually("the end of the process", SOON, async || {
+        let state = cluster.lab.status().regions[&region(name)]["api"].state;
+        if state == PartState::Dead { Ok(()) } else { Err(format!("{state:?}")) }
     })
     .await
 }
@@ -71,11 +80,7 @@ pub async fn a_process_told_to_end_answers_what_it_accepted() -> anyhow::Result<
             anyhow::Ok(told_at)
         };
         let (_, told_at) = tokio::try_join!(creates, end)?;
-        eventually("the end of the process", SOON, async || {
-            let state = cluster.lab.status().regions[&region(EU)]["api"].state;
-            if state == PartState::Dead { Ok(()) } else { Err(format!("{state:?}")) }
-        })
-        .await?;
+        gone(cluster, EU).await?;
         ensure!(since(told_at) < GONE, "ended after {:?}", since(told_at));
         Ok(())
     })
@@ -103,7 +108,8 @@ pub async fn a_read_that_waits_when_the_end_is_told_is_still_answered_here() -> 
         };
         let (read, ()) = tokio::try_join!(read, end)?;
         let read = read.wants(200)?;
-        ensure!(read.route() == "waited", "{read}");
+        // `local` when it came to its judgment only after that.
+        ensure!(matches!(read.route(), "local" | "waited"), "{read}");
         anyhow::Ok(())
     }
     .await;
@@ -139,4 +145,26 @@ pub async fn all_listeners_together_take_the_time_of_one() -> anyhow::Result<()>
     let took = took?;
     ensure!(took >= DRAIN && took < DRAIN + DRAIN * 2 / 3, "ended after {took:?}");
     Ok(())
+}
+
+/// They have connections to it, which stay open to the end.
+pub async fn a_primary_told_to_end_takes_nothing_new_from_its_peers() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let mut caller = cluster.caller();
+        for number in 0..UNDER_WAY {
+            caller.create(EU, "drained", &json!({"warm": number})).await?.wants(201)?;
+        }
+        let facts = cluster.lab.facts().context("no facts")?;
+        let pid = facts.regions[&region(US)].pids.api.context("no process")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+        not_ready(&client::http()?, &cluster.region(US).ops).await?;
+        let refused = caller.create(EU, "drained", &json!({"late": true})).await?;
+        // Nobody takes its place; the link takes a new connection and then ends it, which leaves the
+        // edge in doubt.
+        let doubt = matches!(refused.problem().as_str(), "no-primary" | "outcome-unknown");
+        ensure!(refused.status == 503 && doubt, "{refused}");
+        ensure!(refused.header("retry-after").is_some(), "{refused}");
+        gone(cluster, US).await
+    })
+    .await
 }
