@@ -316,7 +316,7 @@ fn here(app: &App, state: &RequestState) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A read whose replica died under it is answered by the primary, if there is one.
+/// A read whose replica died under it, or cannot tell, is answered by the primary, if there is one.
 async fn instead_of_a_dead_replica(
     app: &App,
     route: &Route,
@@ -325,7 +325,7 @@ async fn instead_of_a_dead_replica(
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
     let died = response.response().error().and_then(|error| error.as_error::<Problem>());
-    let died = died.is_some_and(Problem::is_of_a_dead_database);
+    let died = died.is_some_and(Problem::is_for_the_primary);
     if !died || route.intent != Intent::Read {
         return response;
     }

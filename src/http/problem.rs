@@ -263,7 +263,7 @@ impl Problem {
     /// it: not reached, hanging, or by the handler's word? One that took too long over a statement
     /// is there, and the next would take as long.
     #[must_use]
-    pub fn is_of_a_dead_database(&self) -> bool {
+    pub fn is_for_the_primary(&self) -> bool {
         if self.0.told_by_the_primary {
             return true;
         }
