@@ -1,9 +1,8 @@
-//! The two hottest reads, an item by id and a credential by hash, on one pipelined connection.
+//! The hottest reads, an item by id and a credential by hash or id, on one connection per worker.
 //!
 //! A pool lends a connection to one request at a time; here the requests of one worker share one:
-//! that is the difference between 0.4 and 1.0 of what `pgbench` can do (`shared/performance.md`).
-//! Items that are asked for at the same time are asked for in one statement ([`gather`]), which is
-//! how to get past 1.0.
+//! keys in a pipeline, items that are asked for at the same time in one statement ([`gather`]). What
+//! that gave is in `docs/adr/0007-gathered-reads.md`.
 //!
 //! The connection is made when first needed and made again when it is lost: by one caller at a time,
 //! after a pause that grows to a second, during which everyone else is refused at once.
@@ -33,8 +32,8 @@ use tokio_postgres::{
     types::{PgLsn, Type},
 };
 
-/// One row whatever is found, because the position is asked in the same statement.
-/// To be ended with what the key is found by.
+/// One row whatever is found, because the position is asked in the same statement. To be ended with
+/// what the key is found by.
 const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k.name, k.prefix, \
      k.scopes, k.created_at, k.expires_at, k.revoked_at \
      FROM cluster_position AS p \
@@ -56,7 +55,7 @@ const PLANS: [(&str, &str); 6] = [
 const PAUSE_MS_MIN: u64 = 20;
 const PAUSE_MS_MAX: u64 = 1_000;
 
-/// One shared connection; all clones share it. Make one per worker.
+/// One connection; all clones share it. Make one per worker.
 #[derive(Clone)]
 pub struct HotReads {
     shared: Arc<Shared>,
