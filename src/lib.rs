@@ -4,6 +4,7 @@ pub mod assembly;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod failover;
 pub mod http;
 pub mod identity;
 pub mod lab;

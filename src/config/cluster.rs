@@ -1,6 +1,6 @@
 //! `[cluster]` and `[regions.NAME]`: what all regions agree on.
 
-use super::{ConfigError, redacted};
+use super::{ConfigError, redacted, redacted_option};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -14,6 +14,11 @@ pub struct RegionConfig {
     /// Base URL that clients use; told by `godwit status`, never connected to.
     #[serde(default)]
     pub public_url: Option<String>,
+    /// How this region's Postgres reaches that one's to follow it: a libpq connection string, as a
+    /// role with REPLICATION that may also be read for `pg_rewind`. Without it a failover leaves the
+    /// following to a person.
+    #[serde(default, serialize_with = "redacted_option")]
+    pub replication: Option<SecretString>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

@@ -18,6 +18,10 @@ pub struct DatabaseConfig {
     /// As the schema's owner: `godwit migrate` alone.
     #[serde(default, serialize_with = "redacted_option")]
     pub owner_url: Option<SecretString>,
+    /// As `godwit_control`, who may promote, fence and re-point this instance and keep its slots
+    /// (`docs/RUNBOOK.md`). Without it this region's database is moved by a person.
+    #[serde(default, serialize_with = "redacted_option")]
+    pub control_url: Option<SecretString>,
     /// Too low: writes queue for a connection. Too high: Postgres spends its time switching; twice
     /// its cores plus a few is a sound start.
     #[serde(default = "default_write_connections_max")]

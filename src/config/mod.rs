@@ -5,8 +5,10 @@
 
 mod cluster;
 mod database;
+mod failover;
 mod identity;
 mod journal;
+mod lease;
 mod limits;
 mod redis;
 #[cfg(test)]
@@ -18,8 +20,10 @@ mod topology;
 
 pub use cluster::{ClusterConfig, EnvelopeKey, PeerTls, RegionConfig};
 pub use database::DatabaseConfig;
+pub use failover::{Durability, FailoverConfig};
 pub use identity::IdentityConfig;
 pub use journal::JournalConfig;
+pub use lease::LeaseConfig;
 pub use limits::{Bucket, LimitsConfig};
 pub use redis::RedisConfig;
 pub use routing::{BreakerConfig, RoutingConfig};
@@ -52,6 +56,10 @@ pub struct Config {
     pub routing: RoutingConfig,
     #[serde(default)]
     pub topology: TopologyConfig,
+    #[serde(default)]
+    pub lease: LeaseConfig,
+    #[serde(default)]
+    pub failover: FailoverConfig,
     #[serde(default)]
     pub identity: IdentityConfig,
     #[serde(default)]
@@ -134,6 +142,8 @@ impl Config {
         self.database.validate()?;
         self.routing.validate()?;
         self.topology.validate()?;
+        self.lease.validate()?;
+        self.failover.validate()?;
         self.identity.validate()?;
         self.limits.validate()?;
         self.journal.validate()?;

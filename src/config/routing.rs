@@ -11,6 +11,9 @@ pub struct RoutingConfig {
     pub bookmark_wait_ms_max: u64,
     /// The whole time a request may take, waits, hops and retries included.
     pub request_ms_max: u64,
+    /// How long a write that found the primary moving is held for the new one, before it is refused.
+    /// Within `request_ms_max`.
+    pub hold_ms_max: u64,
     /// Longest time to open a connection to a peer.
     pub connect_ms_max: u64,
     /// Life of a forwarded request's envelope. Covers the hop and the two clocks' difference.
@@ -23,6 +26,7 @@ impl Default for RoutingConfig {
         Self {
             bookmark_wait_ms_max: 500,
             request_ms_max: 10_000,
+            hold_ms_max: 5_000,
             connect_ms_max: 2_000,
             envelope_seconds_max: 30,
             breaker: BreakerConfig::default(),

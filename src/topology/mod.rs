@@ -9,6 +9,7 @@
 //! reached local reads go on.
 
 pub mod lag;
+pub mod lease;
 pub mod position;
 pub mod probe;
 pub mod report;
