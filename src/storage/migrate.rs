@@ -134,8 +134,10 @@ async fn insert_first_epoch(
     op: &Op,
 ) -> Result<(), MigrateFailure> {
     let query = sqlx::query!(
-        "INSERT INTO cluster_epoch (epoch, start_lsn, region, at)
-        SELECT $1, '0/0'::pg_lsn, $2, $3 WHERE NOT EXISTS (SELECT FROM cluster_epoch)",
+        "INSERT INTO cluster_epoch (epoch, start_lsn, region, at, timeline)
+        SELECT $1, '0/0'::pg_lsn, $2, $3,
+            ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer
+        WHERE NOT EXISTS (SELECT FROM cluster_epoch)",
         Epoch::FIRST.to_stored(),
         region.as_str(),
         op.now(),
@@ -180,7 +182,10 @@ pub async fn schema_standing(pool: &PgPool) -> Result<SchemaStanding, StorageErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::global::testing;
+    use crate::{
+        storage::global::testing::{self, Fixture},
+        vocab::Lsn,
+    };
 
     fn region() -> Region {
         "us-east-1".parse().unwrap()
@@ -255,5 +260,53 @@ mod tests {
         let config = DatabaseConfig { owner_url: None, ..testing::config(&pool) };
         let failed = run(&config, &region(), &op()).await;
         assert!(matches!(failed, Err(MigrateFailure::NoOwner)), "{failed:?}");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn a_promoted_instance_stays_where_it_had_replayed_to_until_its_epoch_is_there(
+        pool: PgPool,
+    ) {
+        let at = Fixture::new(&pool).await;
+        let stands = async || at.global.position().await.unwrap().lsn;
+        // The test's server never replayed anything.
+        at.sql("UPDATE cluster_epoch SET timeline = 0").await;
+        assert_eq!(stands().await, Lsn::new(0));
+        // It is on its first timeline.
+        for set in
+            ["UPDATE cluster_epoch SET timeline = 1", "UPDATE cluster_epoch SET timeline = NULL"]
+        {
+            at.sql(set).await;
+            assert!(stands().await > Lsn::new(0), "{set}");
+        }
+        at.sql("UPDATE cluster_epoch SET timeline = 0").await;
+        at.sql("INSERT INTO cluster_epoch VALUES (2, '0/1', 'eu-west-1', now())").await;
+        assert!(stands().await > Lsn::new(0), "the newest epoch counts");
+    }
+
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn who_moves_the_primary_reads_what_can_be_lost_and_writes_the_epoch_alone(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let mut connection = pool.acquire().await.unwrap();
+        let mut run = async |sql: &'static str| {
+            sqlx::raw_sql("SET ROLE godwit_failover").execute(&mut *connection).await.unwrap();
+            let done = sqlx::raw_sql(sql).execute(&mut *connection).await;
+            sqlx::raw_sql("RESET ROLE").execute(&mut *connection).await.unwrap();
+            done
+        };
+        for sql in [
+            "SELECT * FROM cluster_epoch",
+            "SELECT * FROM cluster_position",
+            "SELECT * FROM write_journal",
+            "SELECT * FROM tenant",
+            "SELECT * FROM _sqlx_migrations",
+            "INSERT INTO cluster_epoch VALUES (2, '0/1', 'eu-west-1', now(), 2)",
+        ] {
+            run(sql).await.unwrap();
+        }
+        for sql in ["SELECT * FROM item", "DELETE FROM write_journal", "DELETE FROM cluster_epoch"]
+        {
+            assert!(run(sql).await.is_err(), "{sql}");
+        }
+        assert_eq!(at.count("SELECT count(*) FROM cluster_epoch").await, 2);
     }
 }
