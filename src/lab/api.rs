@@ -6,14 +6,18 @@ use super::{
     ports::{Ports, local},
     postgres, redis,
     secrets::Secrets,
+    spec::Spec,
 };
 use crate::vocab::Region;
 use anyhow::Context as _;
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+
+/// Longest run of the agent: a laboratory's databases are small.
+const AGENT_SECONDS_MAX: u64 = 180;
 
 /// Longest answer worth reading.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
@@ -25,6 +29,7 @@ pub fn base_url(port: u16) -> String {
 /// Writes the settings of every API process of a region.
 pub fn configure(
     layout: &Layout,
+    spec: &Spec,
     region: &Region,
     ports: &Ports,
     secrets: &Secrets,
@@ -33,7 +38,8 @@ pub fn configure(
     for process in 1..=own.apis.len() {
         let path = layout.config_of(region, process);
         make_dir(path.parent().context("a file without a directory")?, 0o700)?;
-        let text = settings(region, process, ports, secrets)?;
+        let mut text = settings(region, process, ports, secrets)?;
+        text.push_str(&failover(layout, spec, region)?);
         write_private(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
     }
     Ok(())
@@ -52,12 +58,16 @@ fn settings(
         let link = LinkId { from: region.clone(), to: name.clone(), kind: Kind::Http };
         // Others are reached through their relay from here.
         let internal = ports.links.get(&link).copied().unwrap_or(listen.internal);
+        let link = LinkId { kind: Kind::Postgres, ..link };
+        let postgres = ports.links.get(&link).copied().unwrap_or(own.postgres);
         let public = there.apis.first().map_or(listen.public, |api| api.public);
         write!(
             text,
-            "\n[regions.{name}]\ninternal_url = \"{}\"\npublic_url = \"{}\"\n",
+            "\n[regions.{name}]\ninternal_url = \"{}\"\npublic_url = \"{}\"\n\
+             replication = \"{}\"\n",
             base_url(internal),
-            base_url(public)
+            base_url(public),
+            postgres::following(secrets, postgres)
         )?;
     }
     write!(
@@ -78,6 +88,7 @@ drain_seconds_max = 2
 url = \"{app}\"
 read_url = \"{reader}\"
 owner_url = \"{owner}\"
+control_url = \"{control}\"
 
 [redis]
 url = \"{redis}\"
@@ -95,9 +106,37 @@ refused = {{ per_second = 1000, burst = 5000 }}
         app = postgres::url("godwit_app", &secrets.app, own.postgres),
         reader = postgres::url("godwit_reader", &secrets.reader, own.postgres),
         owner = postgres::url("godwit_owner", &secrets.owner, own.postgres),
+        control = postgres::url("godwit_control", &secrets.control, own.postgres),
         redis = redis::url(&secrets.redis, own.redis),
     )?;
     Ok(text)
+}
+
+/// What moving the primary takes beside addresses.
+fn failover(layout: &Layout, spec: &Spec, region: &Region) -> anyhow::Result<String> {
+    let text = |path: &Path| {
+        let text = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
+        // JSON's quoting is TOML's.
+        anyhow::Ok(serde_json::to_string(text)?)
+    };
+    Ok(format!(
+        "
+# A region whose Redis was started anew grants again after one term: soon, as whole laboratories
+# are started anew.
+[lease]
+term_ms = 2000
+renew_interval_ms = 500
+renew_ms_max = 500
+
+[failover]
+durability = \"{durability}\"
+agent = [{binary}, \"lab\", \"agent\", \"--dir\", {root}, \"{region}\"]
+agent_seconds_max = {AGENT_SECONDS_MAX}
+",
+        durability = spec.durability.word(),
+        binary = text(&spec.binary)?,
+        root = text(layout.root())?,
+    ))
 }
 
 /// Asks an API process with GET. `Err` says what else than 200 came.
@@ -137,9 +176,10 @@ mod tests {
         config::Config,
         lab::{
             ports::Ports,
-            spec::{PortPlan, known_regions},
+            spec::{Durability, PortPlan, known_regions},
         },
     };
+    use secrecy::ExposeSecret as _;
 
     #[test]
     fn a_region_reaches_itself_directly_and_the_others_through_their_relays() {
@@ -147,16 +187,28 @@ mod tests {
         let layout = Layout::new(dir.path()).unwrap();
         let secrets = Secrets::of(&layout).unwrap();
         let ports = Ports::take(PortPlan::Free, &known_regions(), 2).unwrap();
+        let mut spec = Spec::new(dir.path().into(), "/a \"b\"/godwit".into(), "".into());
+        spec.durability = Durability::Quorum;
         for region in known_regions() {
-            configure(&layout, &region, &ports, &secrets).unwrap();
+            configure(&layout, &spec, &region, &ports, &secrets).unwrap();
             for process in [1, 2] {
                 let config = Config::load(Some(&layout.config_of(&region, process))).unwrap();
                 let own = ports.regions[&region].apis[process - 1];
                 assert_eq!(config.server.public_addr.port(), own.public);
                 assert_eq!(config.regions[&region].internal_url, base_url(own.internal));
+                assert_eq!(config.failover.durability.word(), "quorum");
+                assert_eq!(config.failover.agent[0], "/a \"b\"/godwit");
+                assert_eq!(config.failover.agent.last().unwrap(), region.as_str());
+                let follows = |of: &Region, port: u16| {
+                    let told = config.regions[of].replication.as_ref().unwrap();
+                    told.expose_secret().contains(&format!(" port={port} "))
+                };
+                assert!(follows(&region, ports.regions[&region].postgres));
                 for (peer, facts) in config.peers() {
                     let link = LinkId { from: region.clone(), to: peer.clone(), kind: Kind::Http };
                     assert_eq!(facts.internal_url, base_url(ports.links[&link]));
+                    let link = LinkId { kind: Kind::Postgres, ..link };
+                    assert!(follows(peer, ports.links[&link]));
                 }
             }
         }

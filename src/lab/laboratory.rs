@@ -96,7 +96,7 @@ impl Lab {
         let clock: SharedClock = Arc::new(SystemClock);
         let links = Links::open(&ports, spec.wan, &clock).await?;
         for region in &spec.regions {
-            api::configure(&layout, region, &ports, &secrets)?;
+            api::configure(&layout, &spec, region, &ports, &secrets)?;
         }
         let (notices, ends) = mpsc::channel(64);
         let inner = Arc::new(Inner {

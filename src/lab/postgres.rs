@@ -12,6 +12,17 @@ pub const DATABASE: &str = "godwit";
 const SUPERUSER: &str = "godwit";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// To move the primary, and to be followed by one that was the primary: `migrations/README.md`.
+const CONTROL: &str = "
+    GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO godwit_control;
+    GRANT SET, ALTER SYSTEM ON PARAMETER primary_conninfo, primary_slot_name,
+        synchronous_standby_names, default_transaction_read_only TO godwit_control;
+    GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO godwit_control;
+    GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean),
+        pg_read_binary_file(text), pg_read_binary_file(text, bigint, bigint, boolean)
+        TO godwit_replication;
+    GRANT pg_checkpoint TO godwit_replication";
+
 /// What a region's slot is called: the region, in the letters that a slot may have.
 pub fn slot(region: &Region) -> String {
     region.as_str().replace('-', "_")
@@ -20,6 +31,15 @@ pub fn slot(region: &Region) -> String {
 /// A connection URL as one of the roles.
 pub fn url(role: &str, password: &str, port: u16) -> String {
     format!("postgres://{role}:{password}@{}/{DATABASE}", local(port))
+}
+
+/// How a follower, or `pg_rewind`, reaches the instance behind `port`, as libpq writes it.
+pub fn following(secrets: &Secrets, port: u16) -> String {
+    format!(
+        "host=127.0.0.1 port={port} user=godwit_replication password={} dbname={DATABASE} \
+         sslmode=disable gssencmode=disable",
+        secrets.replication
+    )
 }
 
 /// As the superuser.
@@ -112,10 +132,8 @@ fn settings(instance: &Instance) -> String {
     let Instance { region, port, connections_max, upstream, secrets } = instance;
     let follow = upstream.map_or(String::new(), |relay| {
         format!(
-            "primary_conninfo = 'host=127.0.0.1 port={relay} user=godwit_replication \
-             password={} application_name={region} sslmode=disable gssencmode=disable'\n\
-             primary_slot_name = '{}'\n",
-            secrets.replication,
+            "primary_conninfo = '{} application_name={region}'\nprimary_slot_name = '{}'\n",
+            following(secrets, relay),
             slot(region)
         )
     });
@@ -218,6 +236,8 @@ impl Session {
             ("godwit_app", "", &secrets.app),
             ("godwit_reader", "", &secrets.reader),
             ("godwit_replication", "REPLICATION", &secrets.replication),
+            // A slot is kept by who may replicate.
+            ("godwit_control", "REPLICATION", &secrets.control),
         ] {
             let known = format!("SELECT 1 FROM pg_roles WHERE rolname = '{role}'");
             if !self.holds(&known).await? {
@@ -233,9 +253,18 @@ impl Session {
         Ok(())
     }
 
+    /// Grants what moving the primary takes, on the server and in this database.
+    pub async fn empower(&self) -> anyhow::Result<()> {
+        self.run(CONTROL).await
+    }
+
     /// Puts the login roles into the groups that the schema has made.
     pub async fn join_groups(&self) -> anyhow::Result<()> {
-        self.run("GRANT godwit_write TO godwit_app; GRANT godwit_read TO godwit_reader").await
+        self.run(
+            "GRANT godwit_write TO godwit_app; GRANT godwit_read TO godwit_reader; \
+             GRANT godwit_failover TO godwit_control",
+        )
+        .await
     }
 
     /// Makes a replica's slot unless it is there. Tells whether a replica kept from before can go

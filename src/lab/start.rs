@@ -151,6 +151,8 @@ async fn start_databases(lab: &Inner) -> anyhow::Result<()> {
     let server = launch_postgres(lab, primary, None)?;
     let session = open(lab, primary, &server).await?;
     session.make_database(&lab.secrets).await?;
+    let port = lab.ports.of(primary)?.postgres;
+    Session::open(&lab.secrets, port, DATABASE).await?.empower().await?;
     lab.spec.progress.tell(Step::Done(&format!("{primary}: Postgres, the primary")));
     let mut follows = Vec::new();
     for region in replicas {
