@@ -5,6 +5,7 @@ pub mod operator;
 use crate::{
     config::Config,
     domain::upkeep::{PrimaryIn, UpkeepLoop},
+    failover::RegionAnswers,
     http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
@@ -14,9 +15,12 @@ use crate::{
     telemetry::{Metrics, Telemetry},
     topology::{
         PrimaryAt, Topology,
+        lease::{Grantor, Granting, RenewalLoop},
+        note::NoteLoop,
         position::PositionLoop,
-        probe::peer_client,
+        probe::{Asker, peer_client},
         schema::{SchemaLoop, SchemaWatch},
+        seal::Sealer,
         watcher::{Heard, WatcherLoop},
     },
     vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng},
@@ -29,6 +33,7 @@ pub struct Process {
     pub app: Arc<App>,
     pub servers: Servers,
     lifecycle: Lifecycle,
+    grantor: Grantor,
 }
 
 /// Builds the application, binds its listeners and listens for the signals that end it. Connects
@@ -46,7 +51,10 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let redis = Redis::new(&config.redis).context("redis")?;
     let peers = config.peers().map(|(peer, _)| peer.clone());
     let stale_after = Duration::from_millis(config.topology.stale_after_ms);
-    let topology = Topology::new(config.region.clone(), peers, stale_after, clock.clone());
+    let lease = config.lease.clone();
+    let topology =
+        Topology::new(config.region.clone(), peers, stale_after, lease, clock.clone());
+    let grantor = Grantor::new(redis.clone(), topology.clone(), config.lease.term_ms);
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {
@@ -56,6 +64,8 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         limiter: Limiter::new(&config.limits, redis.clone(), clock.clone()),
         mounted: routes::mount(&metrics),
         schema: SchemaWatch::default(),
+        sealer: Sealer::new(&config.cluster),
+        answers: Arc::new(RegionAnswers::new(grantor.clone())),
         draining: lifecycle.draining().clone(),
         config,
         clock,
@@ -69,7 +79,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         loops,
     });
     let servers = Servers::bind(&app)?;
-    Ok(Process { app, servers, lifecycle })
+    Ok(Process { app, servers, lifecycle, grantor })
 }
 
 impl Process {
@@ -80,7 +90,7 @@ impl Process {
     /// When the schema lacks what this program needs, a listener fails, or a task panicked.
     pub async fn run(self) -> anyhow::Result<()> {
         refuse_old_schema(&self.app).await?;
-        start_loops(&self.app)?;
+        start_loops(&self.app, &self.grantor)?;
         let [public, internal, ops] = self.servers.handles();
         let draining = self.lifecycle.draining().clone();
         self.lifecycle.spawn("servers.stop", async move {
@@ -122,7 +132,7 @@ pub fn description() -> String {
     openapi::printed()
 }
 
-fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {
+fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     let config = &app.config;
     let (topology, global) = (app.topology.clone(), app.global.clone());
     let database = config.database.clone();
@@ -138,15 +148,22 @@ fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {
         (app.global.clone(), config.journal.clone(), app.topology.clone());
     let primary: PrimaryIn = Arc::new(move || match topology.primary() {
         PrimaryAt::Here(epoch) => Some(epoch),
-        PrimaryAt::Peer(..) | PrimaryAt::Unknown => None,
+        PrimaryAt::Peer(..) | PrimaryAt::Fenced(_) | PrimaryAt::Unknown => None,
     });
     app.loops.start(UpkeepLoop::schedule(), Activator::new(), move || UpkeepLoop {
         global: global.clone(),
         config: journal.clone(),
         primary: Arc::clone(&primary),
     });
-    for (peer, _) in config.peers() {
+    let (topology, notes) = (app.topology.clone(), grantor.clone());
+    app.loops.start(NoteLoop::schedule(), Activator::new(), move || {
+        NoteLoop::new(topology.clone(), notes.clone())
+    });
+    renew(app, app.region.clone(), Granting::Own(grantor.clone()));
+    for (peer, facts) in config.peers() {
         let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+        let asker = Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
+        renew(app, peer.clone(), Granting::Peer(asker));
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(BreakerEar(Arc::clone(&app)));
         app.loops.clone().start(
@@ -159,6 +176,17 @@ fn start_loops(app: &Arc<App>) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Asks that region for the lease for as long as this one is the primary.
+fn renew(app: &Arc<App>, grants: Region, granting: Granting) {
+    let schedule = RenewalLoop::schedule(&app.config.lease);
+    let app = Arc::clone(app);
+    app.loops.clone().start(schedule, Activator::new(), move || {
+        let (topology, redis) = (app.topology.clone(), app.redis.clone());
+        let (config, metrics) = (app.config.lease.clone(), app.metrics.lease(&grants));
+        RenewalLoop::new(grants.clone(), granting.clone(), topology, redis, config, metrics)
+    });
 }
 
 /// An answered probe lets requests through an open breaker again.

@@ -12,7 +12,8 @@ pub struct DatabaseConfig {
     /// As a member of `godwit_write`: used only while this region is the primary.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// As a member of `godwit_read` and `pg_monitor`: every read, and the position.
+    /// As a member of `godwit_read` and `pg_monitor`: every read, and the position. Not a role with a
+    /// `default_transaction_read_only` of its own: the instance's tells that it is fenced.
     #[serde(serialize_with = "redacted")]
     pub read_url: SecretString,
     /// As the schema's owner: `godwit migrate` alone.

@@ -8,7 +8,7 @@ use crate::{
     routing::{PrimaryView, breaker::BreakerState, forward::Forwarder},
     storage::{Global, global::hot::HotReads, redis::Redis},
     telemetry::{Telemetry, metrics::Metrics},
-    topology::{PrimaryAt, Topology, schema::SchemaWatch},
+    topology::{PrimaryAt, Topology, ask::Answers, schema::SchemaWatch, seal::Sealer},
     vocab::{Op, OpKind, Region, SharedClock, SharedRng},
 };
 use std::{sync::Arc, time::Duration};
@@ -23,6 +23,10 @@ pub struct App {
     pub clock: SharedClock,
     pub rng: SharedRng,
     pub topology: Topology,
+    /// Believes, and signs, what regions say to each other.
+    pub sealer: Sealer,
+    /// What this region answers when another, or an operator, asks it.
+    pub answers: Arc<dyn Answers>,
     pub forwarder: Arc<Forwarder>,
     pub global: Global,
     pub redis: Redis,
@@ -56,6 +60,7 @@ impl App {
         match self.topology.primary() {
             PrimaryAt::Here(epoch) => PrimaryView::Here(epoch),
             PrimaryAt::Unknown => PrimaryView::Unknown,
+            PrimaryAt::Fenced(region) => PrimaryView::Fenced(region),
             PrimaryAt::Peer(region, epoch) => {
                 match self.forwarder.breaker_state(&region, self.clock.monotonic()) {
                     Some(BreakerState::Closed | BreakerState::HalfOpen) => {

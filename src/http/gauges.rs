@@ -29,6 +29,9 @@ fn refresh(app: &App) {
         Some(Role::Replica) => RoleLabel::Replica,
         None => RoleLabel::Unknown,
     });
+    let left = snapshot.lease.map(|lease| lease.until.saturating_duration_since(now));
+    app.metrics.set_lease(left.unwrap_or_default());
+    app.metrics.set_quarantined(snapshot.quarantine().is_some());
     for pool in app.global.pools() {
         let label = match pool.pool {
             "write" => Pool::Write,

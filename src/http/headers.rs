@@ -231,6 +231,6 @@ pub fn writes_word(primary: &PrimaryView) -> &'static str {
     match primary {
         PrimaryView::Here(_) => "local",
         PrimaryView::Peer(..) => "forwarded",
-        PrimaryView::Tripped(_) | PrimaryView::Unknown => "refused",
+        PrimaryView::Tripped(_) | PrimaryView::Fenced(_) | PrimaryView::Unknown => "refused",
     }
 }

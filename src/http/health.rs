@@ -8,7 +8,7 @@ use super::{app::App, headers::writes_word, internal::millis};
 use crate::{
     routing::PrimaryView,
     storage::migrate::SchemaStanding,
-    topology::{Role, Snapshot},
+    topology::{Quarantine, Role, Snapshot},
     vocab::{Epoch, Region},
 };
 use actix_web::{HttpResponse, web::Data};
@@ -125,7 +125,9 @@ fn primary_check(primary: &PrimaryView) -> Check {
     let (status, region) = match primary {
         PrimaryView::Here(_) => (Status::Ok, None),
         PrimaryView::Peer(region, _) => (Status::Ok, Some(region)),
-        PrimaryView::Tripped(region) => (Status::Degraded, Some(region)),
+        PrimaryView::Tripped(region) | PrimaryView::Fenced(region) => {
+            (Status::Degraded, Some(region))
+        }
         PrimaryView::Unknown => (Status::Degraded, None),
     };
     check(status, json!({ "writes": writes_word(primary), "region": region }))
@@ -137,6 +139,9 @@ fn replication(app: &App, snapshot: &Snapshot, primary: &PrimaryView) -> Check {
     let own = snapshot.own.as_ref();
     let (status, reason) = match own {
         None => (Status::Error, Some("the database does not answer")),
+        Some(_) if snapshot.quarantine().is_some() => {
+            (Status::Error, snapshot.quarantine().map(Quarantine::reason))
+        }
         Some(own) if Some(own.epoch()) < snapshot.epoch_highest() => {
             (Status::Error, Some("behind the cluster's epoch"))
         }

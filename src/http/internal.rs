@@ -1,4 +1,4 @@
-//! What one region tells another: `/internal/v1/topology`.
+//! What one region tells another: `/internal/v1/topology`, and what it asks of it: `/internal/v1/ask`.
 
 use super::{
     app::App,
@@ -9,16 +9,20 @@ use super::{
 use crate::{
     routing::forward,
     telemetry::metrics::Route as Answered,
-    topology::{TopologyReport, report::PeerReport},
+    topology::{
+        Lease, PrimaryAt, TopologyReport,
+        ask::{Answered as Signed, Asked},
+        report::PeerReport,
+    },
 };
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
     middleware::Next,
     web::Data,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A process that is told to end takes nothing new from its peers. They keep their connections to
 /// it, so they are told to open others, to whoever takes its place.
@@ -71,6 +75,10 @@ pub fn report(app: &App) -> TopologyReport {
         lag_ms: lag.map(|lag| millis(lag.bound(now))),
         lag_bytes: lag.and_then(|lag| lag.bytes),
         streaming: own.and_then(|own| own.streaming),
+        writable: matches!(app.topology.primary(), PrimaryAt::Here(_)),
+        lease_ms: snapshot.lease.map(|lease| left_ms(lease, now)),
+        promise: snapshot.promise.clone(),
+        quarantine: snapshot.quarantine().map(|why| why.reason().to_owned()),
         schema: app.schema.describe(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         peers: snapshot
@@ -88,6 +96,30 @@ pub fn report(app: &App) -> TopologyReport {
             })
             .collect(),
     }
+}
+
+/// `POST /internal/v1/ask`. What is not signed by the cluster is not answered.
+///
+/// # Errors
+/// `untrusted`.
+pub async fn ask(app: Data<App>, request: HttpRequest, body: String) -> Result<HttpResponse, Problem> {
+    let state = RequestState::find(&request);
+    let asked = Asked::open(&app.sealer, &body, &app.region, state.op().now());
+    let asked = asked.map_err(|why| {
+        Problem::new(Kind::Untrusted, "This listener serves the regions of this cluster.")
+            .caused_by(why)
+    })?;
+    let answer = app.answers.answer(asked.question, state.op()).await;
+    let signed = Signed { from: app.region.clone(), id: asked.id, answer };
+    Ok(HttpResponse::Ok()
+        .insert_header(("cache-control", "no-store"))
+        .body(signed.seal(&app.sealer)))
+}
+
+/// Rounded down: what is left is never more than this.
+fn left_ms(lease: Lease, now: Instant) -> u64 {
+    let left = lease.until.saturating_duration_since(now).as_millis();
+    u64::try_from(left).unwrap_or(u64::MAX)
 }
 
 /// Whole milliseconds, rounded up: a bound stays a bound.

@@ -58,12 +58,13 @@ pub struct Mounted {
 }
 
 /// What is served beside the table, without a credential.
-pub const OPEN_PATHS: [&str; 8] = [
+pub const OPEN_PATHS: [&str; 9] = [
     "/api/health/liveness",
     "/api/health/readiness",
     "/api/health/startup",
     "/health",
     "/internal/v1/topology",
+    "/internal/v1/ask",
     "/metrics",
     "/loops",
     "/openapi.json",

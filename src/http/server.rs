@@ -137,6 +137,11 @@ fn public_routes(config: &mut ServiceConfig) {
 fn internal_routes(config: &mut ServiceConfig) {
     api(config, Listener::Internal);
     page(config, crate::topology::probe::PATH, internal::topology);
+    config.service(
+        web::resource(crate::topology::ask::PATH)
+            .route(web::post().to(internal::ask))
+            .default_service(web::to(|| std::future::ready(wrong_method("POST")))),
+    );
     probes(config);
 }
 

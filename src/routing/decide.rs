@@ -71,7 +71,7 @@ pub struct Ask {
 #[derive(Debug, Clone)]
 pub struct View {
     /// How this region's database stands to the bookmark asked with; `None` when the database does
-    /// not answer. Without a bookmark it stands `Reached`.
+    /// not answer, or its data must not be read. Without a bookmark it stands `Reached`.
     pub local: Option<Standing>,
     /// Upper bound of the age of a local read; `None` when unknown.
     pub lag: Option<Duration>,
@@ -86,6 +86,8 @@ pub enum PrimaryView {
     Peer(Region, Epoch),
     /// That region answers probes, but its breaker is open.
     Tripped(Region),
+    /// That region, perhaps this one, which takes no writes now.
+    Fenced(Region),
     Unknown,
 }
 
@@ -177,7 +179,9 @@ fn elsewhere(view: &View) -> Decision {
     match &view.primary {
         PrimaryView::Here(_) => Decision::Local,
         PrimaryView::Peer(region, epoch) => Decision::Forward(region.clone(), *epoch),
-        PrimaryView::Tripped(_) | PrimaryView::Unknown => Decision::Refuse(Refusal::NoPrimary),
+        PrimaryView::Tripped(_) | PrimaryView::Fenced(_) | PrimaryView::Unknown => {
+            Decision::Refuse(Refusal::NoPrimary)
+        }
     }
 }
 
@@ -196,12 +200,13 @@ mod tests {
     fn ask(intent: Intent, consistency: Consistency, bookmark: bool) -> Ask {
         Ask { intent, consistency, bookmark: bookmark.then(mark) }
     }
-    fn primaries() -> [PrimaryView; 4] {
+    fn primaries() -> [PrimaryView; 5] {
         [
             PrimaryView::Here(Epoch::FIRST),
             PrimaryView::Peer(us(), Epoch::FIRST),
             PrimaryView::Tripped(us()),
             PrimaryView::Unknown,
+            PrimaryView::Fenced(us()),
         ]
     }
     fn local() -> Decision {
@@ -220,9 +225,11 @@ mod tests {
         refuse(Refusal::BookmarkLost { lost_after: Lsn::new(7) })
     }
 
-    /// Each row: the answers for the primary being here, at a peer, tripped, unknown.
+    /// Each row: the answers for the primary being here, at a peer, tripped, unknown; one that is
+    /// fenced is as good as none.
     fn check(ask: Ask, standing: Option<Standing>, lag: Option<u64>, expected: [Decision; 4]) {
-        for (primary, expected) in primaries().into_iter().zip(expected) {
+        let fenced = expected[3].clone();
+        for (primary, expected) in primaries().into_iter().zip(expected.into_iter().chain([fenced])) {
             let view = View { local: standing, lag: lag.map(Duration::from_millis), primary };
             assert_eq!(decide(ask, &view), expected, "{ask:?} {view:?}");
         }
@@ -297,7 +304,8 @@ mod tests {
     #[test]
     fn a_wait_that_ran_out_goes_to_the_primary_or_says_so() {
         let timeout = || refuse(Refusal::BookmarkTimeout);
-        let expected = [refuse(Refusal::BookmarkInvalid), forward(), timeout(), timeout()];
+        let invalid = refuse(Refusal::BookmarkInvalid);
+        let expected = [invalid, forward(), timeout(), timeout(), timeout()];
         for (primary, expected) in primaries().into_iter().zip(expected) {
             let view = View { local: Some(Standing::Behind), lag: None, primary };
             assert_eq!(decide_after_wait(&view), expected, "{view:?}");

@@ -1,24 +1,23 @@
 //! The signed envelope of a forwarded request.
 //!
 //! It binds who asked, as the edge resolved it, to exactly one request: method, path, digest of the
-//! body, origin and audience, epoch, idempotency key and time (ASVS 5.0 V4.1.5, V13.2.1). A replay
+//! body, origin and audience, epoch, idempotency key and time. A replay
 //! within its seconds of life repeats a write whose key is in the journal, so it changes nothing.
 //!
 //! A refused write leaves no record, so that a first attempt held up on the way could still be
 //! carried out after the edge has told the refusal of the second. Therefore an envelope is good for
 //! no longer than the edge waits, and [`CLOCKS_APART`].
 
+pub use crate::topology::seal::Refused;
+
 use crate::{
     config::ClusterConfig,
+    topology::seal::{self, Purpose},
     vocab::{ApiKeyId, Bookmark, Epoch, IdempotencyKey, Region},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Duration, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 
 /// The header that carries it, between regions only.
 pub const HEADER: &str = "godwit-envelope";
@@ -57,62 +56,28 @@ pub struct Envelope {
     pub sealed_at: DateTime<Utc>,
 }
 
-/// Why an envelope is not believed. Never told to the sender in detail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("the envelope is not well formed")]
-    Malformed,
-    #[error("the envelope is signed with a key that is not known here")]
-    UnknownKey,
-    #[error("the envelope's signature does not fit")]
-    Forged,
-    #[error("the envelope's time is outside its seconds of life")]
-    Expired,
-    #[error("the envelope is for another region or request")]
-    Misdirected,
-}
-
 /// How far a sender's clock may be behind ours before its envelopes are refused too soon. Clocks
 /// kept by NTP differ by milliseconds, and by up to a second for a day when one of them smears a leap
 /// second and the other does not; more would only let late attempts live longer.
 pub const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The keys, ready to sign and verify.
+/// Signs and opens envelopes.
 #[derive(Clone)]
 pub struct Sealer {
-    keys: BTreeMap<String, Hmac<Sha256>>,
-    current: String,
+    inner: seal::Sealer,
     life: Duration,
 }
 
 impl Sealer {
     #[must_use]
     pub fn new(cluster: &ClusterConfig, seconds_max: u32) -> Self {
-        let mac = |secret: &str| {
-            Hmac::<Sha256>::new_from_slice(secret.as_bytes())
-                .expect("HMAC takes a key of any length")
-        };
-        let keys = cluster.envelope_keys.iter();
-        Self {
-            keys: keys.map(|(name, key)| (name.clone(), mac(key.secret.expose_secret()))).collect(),
-            current: cluster.envelope_key_current.clone(),
-            life: Duration::seconds(i64::from(seconds_max)),
-        }
+        let life = Duration::seconds(i64::from(seconds_max));
+        Self { inner: seal::Sealer::new(cluster), life }
     }
 
-    /// `<key name>.<claims>.<mac>`, the last two base64url.
-    ///
-    /// # Panics
-    /// Never on a validated configuration: the current key is one of the keys.
     #[must_use]
     pub fn seal(&self, envelope: &Envelope) -> String {
-        let claims = serde_json::to_vec(envelope).expect("an envelope is plain data");
-        let mut sealed = format!("{}.{}", self.current, URL_SAFE_NO_PAD.encode(claims));
-        let mut mac = self.keys.get(&self.current).expect("validated by ClusterConfig").clone();
-        mac.update(sealed.as_bytes());
-        sealed.push('.');
-        URL_SAFE_NO_PAD.encode_string(mac.finalize().into_bytes(), &mut sealed);
-        sealed
+        self.inner.seal(Purpose::Envelope, envelope)
     }
 
     /// Opens an envelope that reached `region` with this request, and takes from its remaining time
@@ -127,16 +92,7 @@ impl Sealer {
         request: &RequestFacts<'_>,
         now: DateTime<Utc>,
     ) -> Result<Envelope, Refused> {
-        let (signed, tag) = sealed.rsplit_once('.').ok_or(Refused::Malformed)?;
-        let (name, claims) = signed.split_once('.').ok_or(Refused::Malformed)?;
-        let mut mac = self.keys.get(name).ok_or(Refused::UnknownKey)?.clone();
-        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| Refused::Malformed)?;
-        mac.update(signed.as_bytes());
-        // Constant time.
-        mac.verify_slice(&tag).map_err(|_| Refused::Forged)?;
-        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Refused::Malformed)?;
-        let mut envelope: Envelope =
-            serde_json::from_slice(&claims).map_err(|_| Refused::Malformed)?;
+        let mut envelope: Envelope = self.inner.open(Purpose::Envelope, sealed)?;
         // Both ways: the two regions' clocks differ.
         if (now - envelope.sealed_at).abs() > self.life {
             return Err(Refused::Expired);
@@ -177,6 +133,7 @@ pub fn body_digest(body: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::config::EnvelopeKey;
+    use std::collections::BTreeMap;
 
     fn sealer(current: &str) -> Sealer {
         let key = |c: char| EnvelopeKey { secret: c.to_string().repeat(32).into() };

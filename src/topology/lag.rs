@@ -6,7 +6,7 @@
 
 use super::{
     report::Role,
-    snapshot::{Lag, Own},
+    snapshot::{Lag, Lease, Own},
 };
 use crate::vocab::Bookmark;
 use std::{collections::VecDeque, time::Instant};
@@ -50,13 +50,20 @@ impl LagTracker {
     }
 
     /// `None` until a first proof. How many bytes are missing is known only while the primary was
-    /// heard of after `heard_after`: what it has written since cannot be told.
+    /// heard of after `heard_after`: what it has written since cannot be told. On a primary the
+    /// proof is its lease.
     #[must_use]
-    pub fn lag(&self, own: &Own, heard_after: Option<Instant>) -> Option<Lag> {
+    pub fn lag(
+        &self,
+        own: &Own,
+        lease: Option<Lease>,
+        heard_after: Option<Instant>,
+    ) -> Option<Lag> {
         if own.role == Role::Primary {
-            return Some(Lag { proven_at: None, bytes: Some(0) });
+            let lease = lease.filter(|lease| lease.epoch == own.epoch())?;
+            return Some(Lag { proven_at: lease.until, bytes: Some(0) });
         }
-        let proven_at = Some(self.proven_at?);
+        let proven_at = self.proven_at?;
         let comparable = self
             .primary
             .filter(|(at, there)| there.epoch == own.epoch() && Some(*at) > heard_after);
@@ -77,7 +84,8 @@ mod tests {
         let region = "eu-west-1".parse().unwrap();
         let start = EpochStart { epoch: Epoch::FIRST, start_lsn: Lsn::new(0), region };
         let history = Arc::new(EpochHistory::new(vec![start]).unwrap());
-        Own { role, lsn: Lsn::new(lsn), history, streaming: Some(true), asked_at }
+        let (lsn, streaming) = (Lsn::new(lsn), Some(true));
+        Own { role, lsn, history, streaming, read_only: false, asked_at }
     }
 
     #[test]
@@ -85,10 +93,10 @@ mod tests {
         let clock = ManualClock::new();
         let mut lag = LagTracker::default();
         let t0 = clock.monotonic();
-        assert_eq!(lag.lag(&own(Role::Replica, 100, t0), None), None);
+        assert_eq!(lag.lag(&own(Role::Replica, 100, t0), None, None), None);
         lag.note_primary(t0, at(200));
         lag.note_local(t0, at(199));
-        assert_eq!(lag.lag(&own(Role::Replica, 199, t0), None), None);
+        assert_eq!(lag.lag(&own(Role::Replica, 199, t0), None, None), None);
     }
 
     #[test]
@@ -100,7 +108,7 @@ mod tests {
         lag.note_primary(sent, at(200));
         clock.advance(Duration::from_millis(10));
         lag.note_local(clock.monotonic(), at(250));
-        let known = lag.lag(&own(Role::Replica, 250, clock.monotonic()), None).unwrap();
+        let known = lag.lag(&own(Role::Replica, 250, clock.monotonic()), None, None).unwrap();
         assert_eq!(known.bound(clock.monotonic()), Duration::from_millis(200));
         assert_eq!(known.bytes, Some(0));
         clock.advance(Duration::from_secs(5));
@@ -117,8 +125,8 @@ mod tests {
         lag.note_local(heard_at, at(200));
         let own = own(Role::Replica, 200, heard_at);
         let before = heard_at.checked_sub(Duration::from_secs(3));
-        assert_eq!(lag.lag(&own, before).unwrap().bytes, Some(0));
-        assert_eq!(lag.lag(&own, Some(heard_at)).unwrap().bytes, None);
+        assert_eq!(lag.lag(&own, None, before).unwrap().bytes, Some(0));
+        assert_eq!(lag.lag(&own, None, Some(heard_at)).unwrap().bytes, None);
     }
 
     #[test]
@@ -133,16 +141,26 @@ mod tests {
             lag.note_primary(clock.monotonic(), at(100 + step));
             lag.note_local(clock.monotonic(), at(100));
         }
-        let known = lag.lag(&own(Role::Replica, 100, first), None).unwrap();
-        assert_eq!(known.proven_at, Some(first));
+        let known = lag.lag(&own(Role::Replica, 100, first), None, None).unwrap();
+        assert_eq!(known.proven_at, first);
         assert_eq!(known.bytes, Some(4_999));
         assert!(lag.pending.len() <= PENDING_MAX);
     }
 
     #[test]
-    fn a_primary_does_not_lag() {
-        let known =
-            LagTracker::default().lag(&own(Role::Primary, 1, ManualClock::new().monotonic()), None);
-        assert_eq!(known, Some(Lag { proven_at: None, bytes: Some(0) }));
+    fn a_primary_lags_once_its_lease_has_run_out() {
+        let clock = ManualClock::new();
+        let now = clock.monotonic();
+        let (primary, tracker) = (own(Role::Primary, 1, now), LagTracker::default());
+        assert_eq!(tracker.lag(&primary, None, None), None);
+        let until = now + Duration::from_secs(2);
+        let lease = Some(Lease { epoch: Epoch::FIRST, until });
+        let known = tracker.lag(&primary, lease, None).unwrap();
+        assert_eq!(known, Lag { proven_at: until, bytes: Some(0) });
+        assert_eq!(known.bound(now), Duration::ZERO);
+        assert_eq!(known.bound(until + Duration::from_secs(1)), Duration::from_secs(1));
+        // One of another reign says nothing about this one.
+        let other = Some(Lease { epoch: Epoch::new(2).unwrap(), until });
+        assert_eq!(tracker.lag(&primary, other, None), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The lease: at most one epoch acknowledges writes at a time.
+//! The lease: at most one epoch acknowledges writes at a time, and never one after a later one has.
 //!
 //! A process of the primary region takes writes only while a majority of regions, its own counted,
 //! have granted its epoch the next few seconds. A grant is a note in the granting region's Redis
@@ -12,14 +12,25 @@
 //! 3. Two majorities share a region, and by 1 and 2 that region is counted on by one epoch.
 //! 4. A region whose Redis has lost its note, or is another instance than the one that wrote it,
 //!    grants nothing for a whole term: by then what it may have granted has run out.
+//! 5. A region grants no epoch that its own database has no row of, and none before the latest it
+//!    knows. So once an epoch holds the lease, a majority of databases, on disk, rules out all
+//!    before it.
+
+mod grantor;
+mod renewal;
+
+pub use grantor::Grantor;
+pub use renewal::{Granting, RenewalLoop};
 
 use crate::{
     config::LeaseConfig,
+    telemetry::metrics::LeaseAnswer,
     vocab::{Epoch, Region},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -29,9 +40,20 @@ pub struct Record {
     /// The Redis instance that wrote it (`run_id` of `INFO server`). A restarted one may have come
     /// back with an older note, or none.
     pub instance: String,
-    /// Nothing is granted before this.
+    /// Nothing is granted or promised before this.
     pub quiet_until_ms: u64,
     pub grant: Option<Grant>,
+    /// Nothing is granted to epochs before this one, which is about to begin.
+    pub promise: Option<Promise>,
+}
+
+/// The intent of a promotion: that `epoch` is to begin in `region`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    pub epoch: Epoch,
+    pub region: Region,
+    /// The primary before it is alive and hands over: writes are held, not refused.
+    pub planned: bool,
 }
 
 /// The newest grant; all before it have run out.
@@ -61,47 +83,116 @@ pub enum Verdict {
     Quiet { left_ms: u64 },
     /// Another epoch's grant has not run out.
     Taken { epoch: Epoch, region: Region, left_ms: u64 },
-    /// A later epoch is known here. The asker is no longer the primary.
+    /// A later epoch is known here, or promised. The asker is no longer the primary.
     Outranked { epoch: Epoch },
+    /// This region's database has no row of the asker's epoch, or does not answer.
+    Unheard,
     /// The asker counts another term than this region.
     OtherTerm { term_ms: u64 },
 }
 
-/// Judges one request, and gives the note to keep instead, if it changes.
-///
-/// `known` is the latest epoch that this region has heard of, in its database or from a peer.
-#[must_use]
-pub fn judge(
-    found: &Found,
-    epoch: Epoch,
-    region: &Region,
-    known: Option<Epoch>,
-    term_ms: u64,
-) -> (Verdict, Option<Record>) {
-    let Found { instance, now_ms, .. } = found;
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted => f.write_str("granted"),
+            Self::Quiet { left_ms } => write!(f, "quiet for {left_ms} ms more"),
+            Self::Taken { epoch, region, left_ms } => {
+                write!(f, "granted to epoch {epoch} of {region} for {left_ms} ms more")
+            }
+            Self::Outranked { epoch } => write!(f, "epoch {epoch} has begun, or is about to"),
+            Self::Unheard => f.write_str("its database has not heard of this epoch"),
+            Self::OtherTerm { term_ms } => {
+                write!(f, "lease.term_ms is {term_ms} there: it must be the same everywhere")
+            }
+        }
+    }
+}
+
+impl Verdict {
+    /// For the metrics.
+    #[must_use]
+    pub const fn label(&self) -> LeaseAnswer {
+        match self {
+            Self::Granted => LeaseAnswer::Granted,
+            Self::Quiet { .. } => LeaseAnswer::Quiet,
+            Self::Taken { .. } => LeaseAnswer::Taken,
+            Self::Outranked { .. } => LeaseAnswer::Outranked,
+            Self::Unheard => LeaseAnswer::Unheard,
+            Self::OtherTerm { .. } => LeaseAnswer::OtherTerm,
+        }
+    }
+}
+
+/// What a region answers to a promotion that asks for its promise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+pub enum Promised {
+    /// No epoch before is granted anything any more; what was granted runs out within `left_ms`.
+    Yes { left_ms: u64 },
+    /// This region has yet to wait out what it may have forgotten.
+    Quiet { left_ms: u64 },
+    /// That epoch, or a later one, is another region's.
+    Outranked { epoch: Epoch, region: Option<Region> },
+}
+
+/// What this region knows of epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// The latest that its database has a row of; `None` while it does not answer.
+    pub written: Option<Epoch>,
+    /// The latest that it has heard of, in its database or from a peer.
+    pub heard: Option<Epoch>,
+}
+
+/// The record to go on from, with ends that a clock set back cannot put off for more than a term;
+/// `Err` with the record to keep instead when it is another instance's, or none.
+fn kept(found: &Found, term_ms: u64) -> Result<(Record, bool), Record> {
+    let Found { instance, now_ms, record } = found;
     let end_ms = now_ms + term_ms;
-    let kept = found.record.as_ref().filter(|record| record.instance == *instance);
-    let Some(kept) = kept else {
-        let record = Record { instance: instance.clone(), quiet_until_ms: end_ms, grant: None };
-        return (Verdict::Quiet { left_ms: term_ms }, Some(record));
+    let Some(record) = record.as_ref().filter(|record| record.instance == *instance) else {
+        let instance = instance.clone();
+        return Err(Record { instance, quiet_until_ms: end_ms, grant: None, promise: None });
     };
-    // An end more than a term away was noted before the clock was set back: it is a term away.
-    let (mut record, mut changed) = (kept.clone(), false);
+    let (mut record, mut changed) = (record.clone(), false);
     let ends = record.grant.as_mut().map(|grant| &mut grant.until_ms);
     for end in ends.into_iter().chain([&mut record.quiet_until_ms]) {
         if *end > end_ms {
             (*end, changed) = (end_ms, true);
         }
     }
-    let verdict = if let Some(known) = known.filter(|known| *known > epoch) {
-        Verdict::Outranked { epoch: known }
-    } else if record.quiet_until_ms > *now_ms {
+    Ok((record, changed))
+}
+
+/// Judges one request, and gives the note to keep instead, if it changes.
+#[must_use]
+pub fn judge(
+    found: &Found,
+    epoch: Epoch,
+    region: &Region,
+    known: Known,
+    term_ms: u64,
+) -> (Verdict, Option<Record>) {
+    let now_ms = found.now_ms;
+    let (mut record, mut changed) = match kept(found, term_ms) {
+        Ok(kept) => kept,
+        Err(record) => return (Verdict::Quiet { left_ms: term_ms }, Some(record)),
+    };
+    let promised = record.promise.as_ref().filter(|promise| {
+        promise.epoch > epoch || (promise.epoch == epoch && promise.region != *region)
+    });
+    let verdict = if let Some(heard) = known.heard.filter(|heard| *heard > epoch) {
+        Verdict::Outranked { epoch: heard }
+    } else if let Some(promise) = promised {
+        Verdict::Outranked { epoch: promise.epoch }
+    } else if known.written.is_none_or(|written| written < epoch) {
+        Verdict::Unheard
+    } else if record.quiet_until_ms > now_ms {
         Verdict::Quiet { left_ms: record.quiet_until_ms - now_ms }
     } else {
         match &record.grant {
             Some(grant) if grant.epoch > epoch => Verdict::Outranked { epoch: grant.epoch },
             Some(grant)
-                if (grant.epoch, &grant.region) != (epoch, region) && grant.until_ms > *now_ms =>
+                if (grant.epoch, &grant.region) != (epoch, region) && grant.until_ms > now_ms =>
             {
                 Verdict::Taken {
                     epoch: grant.epoch,
@@ -113,10 +204,67 @@ pub fn judge(
         }
     };
     if verdict == Verdict::Granted {
-        record.grant = Some(Grant { epoch, region: region.clone(), until_ms: end_ms });
+        let until_ms = now_ms + term_ms;
+        record.grant = Some(Grant { epoch, region: region.clone(), until_ms });
         changed = true;
     }
     (verdict, changed.then_some(record))
+}
+
+/// Judges a promotion's request for this region's promise. Asked again for the same, it says the
+/// same.
+#[must_use]
+pub fn judge_promise(
+    found: &Found,
+    wanted: &Promise,
+    known: Known,
+    term_ms: u64,
+) -> (Promised, Option<Record>) {
+    let now_ms = found.now_ms;
+    let (mut record, mut changed) = match kept(found, term_ms) {
+        Ok(kept) => kept,
+        Err(record) => return (Promised::Quiet { left_ms: term_ms }, Some(record)),
+    };
+    // An epoch that has begun is promised to nobody, unless it is the one that was.
+    let same = |promise: &Promise| {
+        (promise.epoch, &promise.region) == (wanted.epoch, &wanted.region)
+    };
+    let again = record.promise.as_ref().is_some_and(same);
+    let granted = record.grant.as_ref().map(|grant| (grant.epoch, &grant.region));
+    let over = record.promise.as_ref().filter(|kept| kept.epoch >= wanted.epoch && !same(kept));
+    let answer = if let Some(over) = over {
+        Promised::Outranked { epoch: over.epoch, region: Some(over.region.clone()) }
+    } else if let Some((epoch, region)) = granted
+        && (epoch > wanted.epoch || (epoch == wanted.epoch && *region != wanted.region))
+    {
+        Promised::Outranked { epoch, region: Some(region.clone()) }
+    } else if let Some(heard) = known.heard.filter(|heard| *heard >= wanted.epoch && !again) {
+        Promised::Outranked { epoch: heard, region: None }
+    } else if record.quiet_until_ms > now_ms {
+        Promised::Quiet { left_ms: record.quiet_until_ms - now_ms }
+    } else {
+        let before = record.grant.as_ref().filter(|grant| grant.epoch < wanted.epoch);
+        Promised::Yes {
+            left_ms: before.map_or(0, |grant| grant.until_ms.saturating_sub(now_ms)),
+        }
+    };
+    if matches!(answer, Promised::Yes { .. }) && record.promise.as_ref() != Some(wanted) {
+        record.promise = Some(wanted.clone());
+        changed = true;
+    }
+    (answer, changed.then_some(record))
+}
+
+/// The grant of an epoch whose database is fenced for good: it need not be waited out. `None` when
+/// there is no such grant.
+#[must_use]
+pub fn release(found: &Found, epoch: Epoch, term_ms: u64) -> Option<Record> {
+    let (mut record, _) = kept(found, term_ms).ok()?;
+    let grant = record.grant.as_mut().filter(|grant| grant.epoch == epoch)?;
+    // Only once something later is promised can the epoch not ask again.
+    record.promise.as_ref().filter(|promise| promise.epoch > epoch)?;
+    grant.until_ms = found.now_ms;
+    Some(record)
 }
 
 /// What this process was granted.

@@ -8,23 +8,30 @@
 //! When the database dies the snapshot says so and reads are forwarded; when peers cannot be
 //! reached local reads go on.
 
+pub mod ask;
+pub mod control;
 pub mod lag;
 pub mod lease;
+pub mod note;
 pub mod position;
 pub mod probe;
 pub mod report;
 pub mod schema;
+pub mod seal;
 pub mod snapshot;
 pub mod watcher;
 
 pub use report::{Role, TopologyReport};
-pub use snapshot::{Lag, Own, Peer, PrimaryAt, Snapshot};
+pub use snapshot::{Lag, Lease, Own, Peer, PrimaryAt, Quarantine, Snapshot};
 
 use crate::{
+    config::LeaseConfig,
     loops::Activator,
-    vocab::{Bookmark, Region, SharedClock, Standing},
+    vocab::{Bookmark, Epoch, Region, SharedClock, Standing},
 };
+use lease::{Hold, Promise, majority};
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -44,9 +51,16 @@ struct Inner {
     stale_after: Duration,
     snapshot: watch::Sender<Snapshot>,
     lag: Mutex<lag::LagTracker>,
+    lease: LeaseConfig,
+    hold: Mutex<Hold>,
     waiters: AtomicUsize,
     waiting: Activator,
 }
+
+/// A fence on the database is seen by every process of its region within this, or the process answers
+/// no strong read. The position is asked for every `database.position_idle_ms`, and at once when
+/// somebody waits.
+pub const FENCE_SEEN: Duration = Duration::from_millis(150);
 
 /// How a wait for a bookmark ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +79,29 @@ impl Topology {
         region: Region,
         peers: impl IntoIterator<Item = Region>,
         stale_after: Duration,
+        lease: LeaseConfig,
         clock: SharedClock,
     ) -> Self {
-        let peers = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
-        let snapshot = Snapshot { region, own: None, peers, lag: None };
+        let peers: BTreeMap<_, _> =
+            peers.into_iter().map(|peer| (peer, Peer::default())).collect();
+        let majority_heard = majority(peers.len() + 1) == 1;
+        let snapshot = Snapshot {
+            region,
+            own: None,
+            peers,
+            lag: None,
+            lease: None,
+            promise: None,
+            majority_heard,
+        };
         Self {
             inner: Arc::new(Inner {
                 clock,
                 stale_after,
                 snapshot: watch::Sender::new(snapshot),
                 lag: Mutex::default(),
+                lease,
+                hold: Mutex::default(),
                 waiters: AtomicUsize::new(0),
                 waiting: Activator::new(),
             }),
@@ -125,7 +152,7 @@ impl Topology {
     pub async fn wait(&self, bookmark: Bookmark, deadline: Instant) -> Waited {
         let _waiter = Waiter::register(&self.inner);
         let mut snapshots = self.subscribe();
-        let reached = snapshots.wait_for(|snapshot| match &snapshot.own {
+        let reached = snapshots.wait_for(|snapshot| match snapshot.readable() {
             // A database that died mid-wait will not come to the bookmark in time.
             None => true,
             Some(own) => {
@@ -133,7 +160,7 @@ impl Topology {
             }
         });
         match tokio::time::timeout_at(deadline.into(), reached).await {
-            Ok(Ok(snapshot)) => match snapshot.own.as_ref().map(|own| own.standing(bookmark)) {
+            Ok(Ok(snapshot)) => match snapshot.readable().map(|own| own.standing(bookmark)) {
                 Some(Standing::Reached) => Waited::Reached,
                 Some(Standing::Lost { .. }) => Waited::Lost,
                 _ => Waited::NotInTime,
@@ -158,6 +185,59 @@ impl Topology {
         });
     }
 
+    /// A region granted `epoch` what was asked for at `sent_at`.
+    fn granted(&self, region: &Region, epoch: Epoch, sent_at: Instant) {
+        let mut hold = self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.granted(region, epoch, sent_at, &self.inner.lease);
+        let tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard_after = self.now().checked_sub(self.inner.stale_after);
+        self.inner.snapshot.send_modify(|snapshot| {
+            let until = hold.until(epoch, majority(snapshot.peers.len() + 1));
+            snapshot.lease = until.map(|until| Lease { epoch, until });
+            snapshot.age(&tracker, heard_after);
+        });
+    }
+
+    /// Until when this process may take writes of `epoch`; `None` when a majority never granted it.
+    #[must_use]
+    pub fn lease_until(&self, epoch: Epoch) -> Option<Instant> {
+        let lease = self.look(|snapshot| snapshot.lease)?;
+        (lease.epoch == epoch).then_some(lease.until)
+    }
+
+    /// Whether this region is the primary of `epoch` now, which is not known from longer ago than
+    /// `FENCE_SEEN`: so soon a fence is seen, whoever made it.
+    pub async fn is_still_primary(&self, epoch: Epoch, deadline: Instant) -> bool {
+        let _waiter = Waiter::register(&self.inner);
+        let mut snapshots = self.subscribe();
+        let fresh = snapshots.wait_for(|snapshot| match &snapshot.own {
+            None => true,
+            Some(own) => self.now().saturating_duration_since(own.asked_at) < FENCE_SEEN,
+        });
+        let seen = tokio::time::timeout_at(deadline.into(), fresh).await;
+        matches!(seen, Ok(Ok(_))) && self.primary() == PrimaryAt::Here(epoch)
+    }
+
+    /// Waits until some region is known to take writes.
+    pub async fn wait_for_primary(&self, deadline: Instant) -> PrimaryAt {
+        let mut snapshots = self.subscribe();
+        let known = snapshots.wait_for(|snapshot| {
+            let at = snapshot.primary(self.now(), self.inner.stale_after);
+            matches!(at, PrimaryAt::Here(_) | PrimaryAt::Peer(..))
+        });
+        // Past the deadline whatever is known then.
+        let _ = tokio::time::timeout_at(deadline.into(), known).await;
+        self.primary()
+    }
+
+    fn publish_promise(&self, promise: Option<Promise>) {
+        self.inner.snapshot.send_if_modified(|snapshot| {
+            let changed = snapshot.promise != promise;
+            snapshot.promise = promise;
+            changed
+        });
+    }
+
     fn publish_own(&self, own: Option<Own>) {
         let now = self.now();
         let mut tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,10 +245,9 @@ impl Topology {
             tracker.note_local(now, own.position());
         }
         let heard_after = now.checked_sub(self.inner.stale_after);
-        let lag = own.as_ref().and_then(|own| tracker.lag(own, heard_after));
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.own = own;
-            snapshot.lag = lag;
+            snapshot.age(&tracker, heard_after);
         });
     }
 
@@ -180,7 +259,9 @@ impl Topology {
         let heard_after = self.now().checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.peers.insert(region.clone(), peer);
-            snapshot.lag = snapshot.own.as_ref().and_then(|own| tracker.lag(own, heard_after));
+            let heard = snapshot.peers.values().filter(|peer| peer.report.is_some()).count();
+            snapshot.majority_heard |= heard + 1 >= majority(snapshot.peers.len() + 1);
+            snapshot.age(&tracker, heard_after);
         });
     }
 }

@@ -46,6 +46,7 @@ impl PositionLoop {
             lsn: row.lsn,
             history: Arc::new(row.history),
             streaming: row.streaming,
+            read_only: row.read_only,
             asked_at,
         })
     }

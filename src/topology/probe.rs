@@ -1,7 +1,14 @@
 //! Asking a peer about itself, and the HTTP client that regions speak to each other with.
 
-use super::report::TopologyReport;
-use crate::config::{PeerTls, RoutingConfig};
+use super::{
+    ask::{self, Answer, Asked, Question},
+    report::TopologyReport,
+    seal::{Refused, Sealer},
+};
+use crate::{
+    config::{PeerTls, RoutingConfig},
+    vocab::{Op, Region},
+};
 use std::time::Duration;
 
 /// Where a region's internal listener answers about the topology.
@@ -10,8 +17,8 @@ pub const PATH: &str = "/internal/v1/topology";
 /// What regions speak to each other with: [`peer_client`] makes one.
 pub type PeerClient = reqwest::Client;
 
-/// A report is a few kilobytes; more is not from a peer of ours.
-const REPORT_BYTES_MAX: usize = 1024 * 1024;
+/// A report is a few kilobytes; more than this is not from a peer of ours.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -27,6 +34,8 @@ pub enum ProbeError {
     NotAReport(#[source] serde_json::Error),
     #[error("the answer is too long")]
     TooLong,
+    #[error("the answer is not believed")]
+    Untrusted(#[source] Refused),
 }
 
 /// A client for internal listeners: HTTP/2 over kept connections, mutual TLS where configured, no
@@ -76,17 +85,63 @@ pub async fn ask(
     patience: Duration,
 ) -> Result<TopologyReport, ProbeError> {
     let url = format!("{}{PATH}", base.trim_end_matches('/'));
-    let mut answer =
-        client.get(url).timeout(patience).send().await.map_err(ProbeError::NoAnswer)?;
+    let answer = client.get(url).timeout(patience).send().await.map_err(ProbeError::NoAnswer)?;
+    serde_json::from_slice(&body(answer).await?).map_err(ProbeError::NotAReport)
+}
+
+async fn body(mut answer: reqwest::Response) -> Result<Vec<u8>, ProbeError> {
     if !answer.status().is_success() {
         return Err(ProbeError::Status(answer.status().as_u16()));
     }
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(ProbeError::NoAnswer)? {
-        if body.len() + chunk.len() > REPORT_BYTES_MAX {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             return Err(ProbeError::TooLong);
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(ProbeError::NotAReport)
+    Ok(body)
+}
+
+/// Asks one region what only the cluster's own may ask. Cheap to clone.
+#[derive(Clone)]
+pub struct Asker {
+    client: PeerClient,
+    sealer: Sealer,
+    region: Region,
+    base: String,
+}
+
+impl Asker {
+    /// `base` is the region's internal listener.
+    #[must_use]
+    pub fn new(client: PeerClient, sealer: Sealer, region: Region, base: &str) -> Self {
+        let base = base.trim_end_matches('/').to_owned();
+        Self { client, sealer, region, base }
+    }
+
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// # Errors
+    /// When no answer comes in time, or none that the region has signed. The question may have been
+    /// carried out all the same.
+    pub async fn ask(
+        &self,
+        question: Question,
+        patience: Duration,
+        op: &Op,
+    ) -> Result<Answer, ProbeError> {
+        let asked = Asked::new(self.region.clone(), question, op);
+        let url = format!("{}{}", self.base, ask::PATH);
+        let request = self.client.post(url).body(asked.seal(&self.sealer)).timeout(patience);
+        let answer = request.send().await.map_err(ProbeError::NoAnswer)?;
+        let body = body(answer).await?;
+        let sealed = std::str::from_utf8(&body).map_err(|_| Refused::Malformed);
+        sealed
+            .and_then(|sealed| asked.answer(&self.sealer, sealed))
+            .map_err(ProbeError::Untrusted)
+    }
 }

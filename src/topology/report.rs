@@ -1,5 +1,6 @@
 //! What a region tells of itself at `/internal/v1/topology`.
 
+use super::lease::Promise;
 use crate::vocab::{Bookmark, Epoch, EpochStart, Region};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -39,6 +40,18 @@ pub struct TopologyReport {
     pub lag_ms: Option<u64>,
     pub lag_bytes: Option<u64>,
     pub streaming: Option<bool>,
+    /// Whether it takes writes now: the primary, with a lease, not fenced.
+    #[serde(default)]
+    pub writable: bool,
+    /// What is left of this process's lease, in milliseconds; null without one.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
+    /// What this region has promised to a promotion.
+    #[serde(default)]
+    pub promise: Option<Promise>,
+    /// Why its data is not served, if it is not.
+    #[serde(default)]
+    pub quarantine: Option<String>,
     /// `current`, `newer`, or `old` with what is there and what is needed.
     pub schema: Option<String>,
     pub build: String,

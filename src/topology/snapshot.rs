@@ -1,7 +1,11 @@
 //! The immutable picture of the cluster, as this process sees it.
 
-use super::report::{Role, TopologyReport};
-use crate::vocab::{Bookmark, Epoch, EpochHistory, Lsn, Region, Standing};
+use super::{
+    lag::LagTracker,
+    lease::Promise,
+    report::{Role, TopologyReport},
+};
+use crate::vocab::{Bookmark, Epoch, EpochHistory, EpochStart, Lsn, Region, Standing};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -17,6 +21,20 @@ pub struct Snapshot {
     pub peers: BTreeMap<Region, Peer>,
     /// How old a local read can be; `None` while that cannot be told.
     pub lag: Option<Lag>,
+    /// What this process was granted, for the epoch of its region's reign; `None` before a majority
+    /// has granted it.
+    pub lease: Option<Lease>,
+    /// What this region has promised to a promotion, as last read in its Redis.
+    pub promise: Option<Promise>,
+    /// Has a majority of regions, this one counted, been heard of by this process, ever?
+    pub majority_heard: bool,
+}
+
+/// The right to take writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub epoch: Epoch,
+    pub until: Instant,
 }
 
 /// This region's database at the moment it was last asked.
@@ -28,6 +46,8 @@ pub struct Own {
     pub history: Arc<EpochHistory>,
     /// Does the replica's receiver stream? `None` on a primary.
     pub streaming: Option<bool>,
+    /// A primary that was fenced: it takes no writes.
+    pub read_only: bool,
     /// When the question was sent: what was committed before is covered by `lsn` on a primary.
     pub asked_at: Instant,
 }
@@ -46,8 +66,9 @@ pub struct Peer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lag {
-    /// Local reads hold everything committed before this instant. `None`: always, on the primary.
-    pub proven_at: Option<Instant>,
+    /// Local reads hold everything committed before this instant. On a primary the end of its lease:
+    /// until then nobody else can have taken a write.
+    pub proven_at: Instant,
     /// Log the primary had and this replica had not replayed; `None` when not comparable.
     pub bytes: Option<u64>,
 }
@@ -56,7 +77,7 @@ impl Lag {
     /// Upper bound of the age of a local read.
     #[must_use]
     pub fn bound(&self, now: Instant) -> Duration {
-        self.proven_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+        now.saturating_duration_since(self.proven_at)
     }
 }
 
@@ -65,7 +86,32 @@ impl Lag {
 pub enum PrimaryAt {
     Here(Epoch),
     Peer(Region, Epoch),
+    /// That region, perhaps this one, whose lease has run out or whose database is fenced: it takes
+    /// no writes now.
+    Fenced(Region),
     Unknown,
+}
+
+/// Why a region's own data must not be read: it may hold what no other region has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quarantine {
+    /// A primary of an epoch that has ended.
+    Deposed,
+    /// A standby that has come further than its epoch did.
+    Diverged,
+    /// A primary that has yet to hear, from a majority, that its epoch has not ended.
+    Unconfirmed,
+}
+
+impl Quarantine {
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Deposed => "quarantined: a later epoch has begun elsewhere; `godwit rejoin` it",
+            Self::Diverged => "quarantined: it went on where its epoch had ended; `godwit rejoin` it",
+            Self::Unconfirmed => "quarantined until a majority of regions confirms its epoch",
+        }
+    }
 }
 
 impl Own {
@@ -108,25 +154,91 @@ impl Snapshot {
         self.own.as_ref().map(Own::epoch).into_iter().chain(peers).max()
     }
 
+    /// Works out the lag anew.
+    pub(super) fn age(&mut self, tracker: &LagTracker, heard_after: Option<Instant>) {
+        let own = self.own.as_ref();
+        self.lag = own.and_then(|own| tracker.lag(own, self.lease, heard_after));
+    }
+
+    /// Every epoch known here or told of by a peer.
+    fn starts(&self) -> impl Iterator<Item = &EpochStart> {
+        let own = self.own.iter().flat_map(|own| own.history.starts());
+        let peers = self.peers.values().filter_map(|peer| peer.report.as_ref());
+        own.chain(peers.flat_map(|report| &report.epochs))
+    }
+
+    /// The epoch in which this region is the primary, with or without the lease: the highest known
+    /// is its own, and its database is no standby.
+    #[must_use]
+    pub fn reign(&self) -> Option<Epoch> {
+        let own = self.own.as_ref().filter(|own| own.role == Role::Primary)?;
+        let current = own.history.current();
+        let highest = self.epoch_highest() == Some(current.epoch);
+        (highest && current.region == self.region).then_some(current.epoch)
+    }
+
+    /// Why this region's data must not be read; `None` when it may.
+    #[must_use]
+    pub fn quarantine(&self) -> Option<Quarantine> {
+        let own = self.own.as_ref()?;
+        let after = self.starts().filter(|start| start.epoch > own.epoch());
+        let next = after.min_by_key(|start| start.epoch);
+        match (own.role, next) {
+            // Just promoted, its own epoch's row yet to be written, is no reason.
+            (Role::Primary, Some(next)) if next.region != self.region => {
+                Some(Quarantine::Deposed)
+            }
+            (Role::Replica, Some(next)) if own.lsn > next.start_lsn && own.streaming != Some(true) => {
+                Some(Quarantine::Diverged)
+            }
+            (Role::Primary, _) if !self.majority_heard => Some(Quarantine::Unconfirmed),
+            _ => None,
+        }
+    }
+
+    /// This region's database, when its data may be read.
+    #[must_use]
+    pub fn readable(&self) -> Option<&Own> {
+        self.own.as_ref().filter(|_| self.quarantine().is_none())
+    }
+
+    /// A promotion that is under way, as far as this region or a peer tells.
+    #[must_use]
+    pub fn moving(&self) -> Option<&Promise> {
+        let told = self.peers.values().filter_map(|peer| peer.report.as_ref()?.promise.as_ref());
+        let highest = self.epoch_highest();
+        let all = self.promise.iter().chain(told);
+        all.filter(|promise| Some(promise.epoch) > highest).max_by_key(|promise| promise.epoch)
+    }
+
     /// The region that is primary in the highest epoch, when it is known *now*.
     #[must_use]
     pub fn primary(&self, now: Instant, stale_after: Duration) -> PrimaryAt {
         let Some(highest) = self.epoch_highest() else {
             return PrimaryAt::Unknown;
         };
-        if let Some(own) = &self.own
-            && own.role == Role::Primary
-            && own.epoch() == highest
-        {
-            return PrimaryAt::Here(highest);
+        if let (Some(epoch), Some(own)) = (self.reign(), &self.own) {
+            let held = self.lease.filter(|lease| lease.epoch == epoch && lease.until > now);
+            return match held {
+                Some(_) if !own.read_only => PrimaryAt::Here(epoch),
+                _ => PrimaryAt::Fenced(self.region.clone()),
+            };
         }
-        let is_primary = |peer: &&Peer| {
+        let reigns = |(region, peer): &(&Region, &Peer)| {
             let report = peer.report.as_ref();
             peer.reachable(now, stale_after)
-                && report
-                    .is_some_and(|r| r.role == Some(Role::Primary) && r.epoch() == Some(highest))
+                && report.is_some_and(|report| {
+                    let current = report.epochs.iter().max_by_key(|start| start.epoch);
+                    report.role == Some(Role::Primary)
+                        && current.is_some_and(|at| at.epoch == highest && at.region == **region)
+                })
         };
-        let found = self.peers.iter().find(|(_, peer)| is_primary(peer));
-        found.map_or(PrimaryAt::Unknown, |(region, _)| PrimaryAt::Peer(region.clone(), highest))
+        match self.peers.iter().find(reigns) {
+            None => PrimaryAt::Unknown,
+            Some((region, peer)) if peer.report.as_ref().is_some_and(|report| report.writable) => {
+                PrimaryAt::Peer(region.clone(), highest)
+            }
+            Some((region, _)) => PrimaryAt::Fenced(region.clone()),
+        }
     }
 }

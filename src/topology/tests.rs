@@ -5,18 +5,19 @@ fn region(name: &str) -> Region {
     name.parse().unwrap()
 }
 
+/// The first epoch is us-east-1's, the second eu-west-1's, and so by turns.
 fn starts(epochs: &[(u32, u64)]) -> Vec<EpochStart> {
     let start = |&(epoch, lsn): &(u32, u64)| EpochStart {
         epoch: Epoch::new(epoch).unwrap(),
         start_lsn: Lsn::new(lsn),
-        region: region("us-east-1"),
+        region: region(if epoch % 2 == 1 { "us-east-1" } else { "eu-west-1" }),
     };
     epochs.iter().map(start).collect()
 }
 
 fn own(role: Role, lsn: u64, epochs: &[(u32, u64)], asked_at: Instant) -> Own {
     let history = Arc::new(EpochHistory::new(starts(epochs)).unwrap());
-    Own { role, lsn: Lsn::new(lsn), history, streaming: None, asked_at }
+    Own { role, lsn: Lsn::new(lsn), history, streaming: None, read_only: false, asked_at }
 }
 
 fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer {
@@ -31,6 +32,10 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         lag_ms: None,
         lag_bytes: None,
         streaming: None,
+        writable: role == Role::Primary,
+        lease_ms: None,
+        promise: None,
+        quarantine: None,
         schema: None,
         build: "test".into(),
         peers: std::collections::BTreeMap::new(),
@@ -38,9 +43,11 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
     Peer { report: Some(report), heard_at: Some(heard_at), ..Peer::default() }
 }
 
+/// As eu-west-1 sees it.
 fn topology(clock: &Arc<ManualClock>) -> Topology {
     let stale_after = Duration::from_secs(3);
-    Topology::new(region("eu-west-1"), [region("us-east-1")], stale_after, clock.clone())
+    let (peers, lease) = ([region("us-east-1")], LeaseConfig::default());
+    Topology::new(region("eu-west-1"), peers, stale_after, lease, clock.clone())
 }
 
 #[test]
@@ -58,14 +65,102 @@ fn nobody_is_primary_until_heard_of_and_again_once_silent() {
 }
 
 #[test]
-fn a_primary_of_an_older_epoch_is_not_the_primary() {
+fn a_peer_is_the_primary_in_its_own_epoch_and_while_it_takes_writes() {
     let clock = Arc::new(ManualClock::new());
     let topology = topology(&clock);
-    topology.publish_own(Some(own(Role::Primary, 5, &[(1, 0)], clock.monotonic())));
-    assert_eq!(topology.primary(), PrimaryAt::Here(Epoch::FIRST));
-    let newer = peer(Role::Replica, 5, &[(1, 0), (2, 4)], clock.monotonic());
+    let us = region("us-east-1");
+    let told = |epochs: &[(u32, u64)], writable: bool| {
+        let mut peer = peer(Role::Primary, 5, epochs, clock.monotonic());
+        peer.report.as_mut().unwrap().writable = writable;
+        topology.publish_peer(&us, peer);
+        topology.primary()
+    };
+    assert_eq!(told(&[(1, 0)], true), PrimaryAt::Peer(us.clone(), Epoch::FIRST));
+    assert_eq!(told(&[(1, 0)], false), PrimaryAt::Fenced(us.clone()));
+    // Promoted, and the row of its epoch not yet written: the newest is still another's.
+    assert_eq!(told(&[(1, 0), (2, 4)], true), PrimaryAt::Unknown);
+}
+
+#[test]
+fn a_primary_takes_writes_while_a_majority_has_granted_it_its_epoch() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let (us, eu) = (region("us-east-1"), region("eu-west-1"));
+    let second = Epoch::new(2).unwrap();
+    let reigning = || own(Role::Primary, 5, &[(1, 0), (2, 4)], clock.monotonic());
+    topology.publish_own(Some(reigning()));
+    assert_eq!(topology.primary(), PrimaryAt::Fenced(eu.clone()));
+    topology.granted(&eu, second, clock.monotonic());
+    assert_eq!(topology.primary(), PrimaryAt::Fenced(eu.clone()));
+    topology.granted(&us, second, clock.monotonic());
+    assert_eq!(topology.primary(), PrimaryAt::Here(second));
+    assert_eq!(topology.look(|s| s.lag.unwrap().bound(clock.monotonic())), Duration::ZERO);
+    clock.advance(Duration::from_millis(2_700));
+    assert_eq!(topology.primary(), PrimaryAt::Fenced(eu.clone()));
+    // What it reads may be behind what a later primary takes.
+    clock.advance(Duration::from_millis(300));
+    let bound = topology.look(|s| s.lag.unwrap().bound(clock.monotonic()));
+    assert_eq!(bound, Duration::from_millis(300));
+    for granting in [&eu, &us] {
+        topology.granted(granting, second, clock.monotonic());
+    }
+    assert_eq!(topology.primary(), PrimaryAt::Here(second));
+    topology.publish_own(Some(Own { read_only: true, ..reigning() }));
+    assert_eq!(topology.primary(), PrimaryAt::Fenced(eu));
+}
+
+#[test]
+fn a_primary_of_an_older_epoch_serves_nothing() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let us = region("us-east-1");
+    let quarantine = || topology.look(Snapshot::quarantine);
+    topology.publish_own(Some(own(Role::Primary, 5, &[(1, 0), (2, 4)], clock.monotonic())));
+    // It may have slept through a promotion: until others say otherwise, it has.
+    assert_eq!(quarantine(), Some(Quarantine::Unconfirmed));
+    topology.publish_peer(&us, peer(Role::Replica, 5, &[(1, 0), (2, 4)], clock.monotonic()));
+    assert_eq!(quarantine(), None);
+    assert!(topology.look(|snapshot| snapshot.readable().is_some()));
+    let newer = peer(Role::Primary, 9, &[(1, 0), (2, 4), (3, 4)], clock.monotonic());
+    topology.publish_peer(&us, newer);
+    assert_eq!(quarantine(), Some(Quarantine::Deposed));
+    assert_eq!(topology.primary(), PrimaryAt::Peer(us, Epoch::new(3).unwrap()));
+    assert!(topology.look(|snapshot| snapshot.readable().is_none()));
+}
+
+#[test]
+fn a_standby_that_went_on_where_its_epoch_ended_serves_nothing() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let newer = peer(Role::Primary, 90, &[(1, 0), (3, 50)], clock.monotonic());
     topology.publish_peer(&region("us-east-1"), newer);
-    assert_eq!(topology.primary(), PrimaryAt::Unknown);
+    for (lsn, expected) in [(50, None), (51, Some(Quarantine::Diverged))] {
+        topology.publish_own(Some(own(Role::Replica, lsn, &[(1, 0)], clock.monotonic())));
+        assert_eq!(topology.look(Snapshot::quarantine), expected, "at {lsn}");
+    }
+    // Streaming, it has followed and is about to replay the epoch's row.
+    let follows = own(Role::Replica, 51, &[(1, 0)], clock.monotonic());
+    topology.publish_own(Some(Own { streaming: Some(true), ..follows }));
+    assert_eq!(topology.look(Snapshot::quarantine), None);
+}
+
+#[test]
+fn a_promise_of_an_epoch_to_come_tells_that_the_primary_moves() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let us = region("us-east-1");
+    let moves = || topology.look(|snapshot| snapshot.moving().is_some());
+    topology.publish_own(Some(own(Role::Replica, 5, &[(1, 0)], clock.monotonic())));
+    let second = Epoch::new(2).unwrap();
+    let promise = Promise { epoch: second, region: region("eu-west-1"), planned: true };
+    let mut told = peer(Role::Primary, 5, &[(1, 0)], clock.monotonic());
+    told.report.as_mut().unwrap().promise = Some(promise.clone());
+    topology.publish_peer(&us, told);
+    assert!(moves());
+    topology.publish_own(Some(own(Role::Primary, 5, &[(1, 0), (2, 5)], clock.monotonic())));
+    assert!(!moves());
+    topology.publish_promise(Some(Promise { epoch: Epoch::new(3).unwrap(), ..promise }));
+    assert!(moves());
 }
 
 #[tokio::test]

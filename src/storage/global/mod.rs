@@ -93,7 +93,8 @@ impl Global {
             .max_connections(1)
             .acquire_timeout(Duration::from_millis(WATCH_MS_MAX))
             .test_before_acquire(false)
-            .connect_lazy_with(options(config, &config.read_url, true)?);
+            // Not read-only by its own word, so that it sees whether the instance is.
+            .connect_lazy_with(options(config, &config.read_url, false)?);
         let read_ms_max = acquire + Duration::from_millis(config.statement_ms_max);
         Ok(Self { write, read, watch, read_ms_max })
     }

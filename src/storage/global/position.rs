@@ -15,6 +15,8 @@ pub struct PositionRow {
     /// Replayed on a standby, flushed on a primary.
     pub lsn: Lsn,
     pub history: EpochHistory,
+    /// On a primary: whether new transactions may not write (`default_transaction_read_only`).
+    pub read_only: bool,
     /// On a standby: whether log is coming in. `None` on a primary, or when the role may not know
     /// (it must be a member of `pg_monitor`).
     pub streaming: Option<bool>,
@@ -46,6 +48,7 @@ struct Stored {
     in_recovery: bool,
     lsn: Option<String>,
     streaming: Option<bool>,
+    read_only: bool,
     receive_lsn: Option<String>,
     epochs: Option<Vec<i64>>,
     start_lsns: Option<Vec<String>>,
@@ -63,6 +66,7 @@ async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error>
                 WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver) THEN false
                 ELSE (SELECT status = 'streaming' FROM pg_stat_wal_receiver)
             END AS streaming,
+            current_setting('default_transaction_read_only')::boolean AS "read_only!",
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END AS receive_lsn,
             array_agg(epoch ORDER BY epoch) AS epochs,
             array_agg(start_lsn::text ORDER BY epoch) AS start_lsns,
@@ -94,6 +98,7 @@ impl TryFrom<Stored> for PositionRow {
             in_recovery: stored.in_recovery,
             lsn: parsed(&lsn)?,
             history: EpochHistory::new(starts).ok_or(NO_EPOCH)?,
+            read_only: stored.read_only,
             streaming: stored.streaming,
             receive_lsn: stored.receive_lsn.as_deref().map(parsed).transpose()?,
         })

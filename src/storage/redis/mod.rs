@@ -1,10 +1,11 @@
-//! The region's own Redis: rate limits now; nothing in it must survive it.
+//! The region's own Redis: rate limits and the region's note of the lease; nothing in it must survive it.
 //!
 //! Two ways in, neither of which connects before it is used: one multiplexed connection for short
 //! look-ups on the request path, which pipelines them and reconnects by itself, and a pool for work
 //! that needs a connection of its own. Every call ends within `redis.response_ms_max`; when Redis is
 //! down it is [`StorageError::Unavailable`], and the caller falls back on what it knows itself.
 
+pub mod lease;
 pub mod limits;
 
 use super::StorageError;

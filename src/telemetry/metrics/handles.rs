@@ -1,6 +1,6 @@
 //! Metrics with their labels already looked up.
 
-use super::labels::{Breaker, ForwardOutcome, Label, TickOutcome};
+use super::labels::{Breaker, ForwardOutcome, Label, LeaseAnswer, TickOutcome};
 use crate::vocab::Region;
 use chrono::{DateTime, Utc};
 use prometheus::{
@@ -133,6 +133,23 @@ impl PeerMetrics {
     }
     pub fn set_reachable(&self, reachable: bool) {
         self.reachable.set(i64::from(reachable));
+    }
+}
+
+/// One region that is asked for the lease.
+pub struct LeaseMetrics {
+    answers: Box<[IntCounter]>,
+}
+
+impl LeaseMetrics {
+    pub(super) fn new(answers: &IntCounterVec, peer: &Region) -> Self {
+        let answer =
+            |a: &LeaseAnswer| answers.with_label_values(&[peer.as_str(), a.as_str()]);
+        Self { answers: LeaseAnswer::ALL.iter().map(answer).collect() }
+    }
+
+    pub fn answered(&self, answer: LeaseAnswer) {
+        self.answers[answer as usize].inc();
     }
 }
 

@@ -71,6 +71,18 @@ label!(
     }
 );
 label!(
+    /// What a region answered to a request for the lease. `Failed`: nothing, in time.
+    LeaseAnswer("outcome") {
+        Granted = "granted",
+        Quiet = "quiet",
+        Taken = "taken",
+        Outranked = "outranked",
+        Unheard = "unheard",
+        OtherTerm = "other_term",
+        Failed = "failed",
+    }
+);
+label!(
     /// Which connections.
     Pool("pool") { Read = "read", Write = "write", Watch = "watch" }
 );

@@ -8,9 +8,9 @@ mod handles;
 mod labels;
 mod process;
 
-pub use handles::{Counters, Gauges, LoopMetrics, PeerMetrics, RouteMetrics};
+pub use handles::{Counters, Gauges, LeaseMetrics, LoopMetrics, PeerMetrics, RouteMetrics};
 pub use labels::{
-    Breaker, Bucket, ForwardOutcome, Label, Pool, PoolState, QueueState, RateDecision, Role, Route,
+    Breaker, Bucket, ForwardOutcome, Label, LeaseAnswer, Pool, PoolState, QueueState, RateDecision, Role, Route,
     SessionSource, SpanOutcome, TickOutcome, Verdict, WaitOutcome,
 };
 
@@ -18,7 +18,7 @@ use super::Telemetry;
 use crate::vocab::{Epoch, Region};
 use labels::PoolLabel;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -55,6 +55,9 @@ pub struct Metrics {
     forwards: IntCounterVec,
     breaker: IntGaugeVec,
     peer_reachable: IntGaugeVec,
+    lease_answers: IntCounterVec,
+    lease_seconds: Gauge,
+    quarantined: IntGauge,
     pools: Gauges<PoolLabel>,
     pub queue_depth: Gauges<QueueState>,
     pub session_lookups: Counters<SessionSource>,
@@ -88,6 +91,9 @@ impl Maker<'_> {
     }
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.put(IntGauge::new(name, help))
+    }
+    fn float_gauge(&self, name: &str, help: &str) -> Gauge {
+        self.put(Gauge::new(name, help))
     }
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.put(IntGaugeVec::new(Opts::new(name, help), labels))
@@ -189,6 +195,19 @@ impl Metrics {
                 "Whether the peer answers probes.",
                 &["peer"],
             ),
+            lease_answers: make.counters(
+                "godwit_lease_answers_total",
+                "What a region answered when this one, the primary, asked it for the lease.",
+                &["peer", "outcome"],
+            ),
+            lease_seconds: make.float_gauge(
+                "godwit_lease_seconds",
+                "How long this process may still take writes without a further grant; 0 when it may not.",
+            ),
+            quarantined: make.gauge(
+                "godwit_quarantined",
+                "1 while this region's data is not served because it may not be the cluster's.",
+            ),
             pools: make.gauges_by("godwit_db_pool_connections", "Database connections."),
             queue_depth: make.gauges_by("godwit_queue_depth", "Writes owed to the primary."),
             session_lookups: make.by("godwit_session_lookups_total", "Where sessions were found."),
@@ -243,6 +262,21 @@ impl Metrics {
             &self.peer_reachable,
             peer,
         )
+    }
+
+    /// For one region that grants the lease, to be kept by who asks it.
+    #[must_use]
+    pub fn lease(&self, peer: &Region) -> LeaseMetrics {
+        LeaseMetrics::new(&self.lease_answers, peer)
+    }
+
+    /// What is left of the lease.
+    pub fn set_lease(&self, left: Duration) {
+        self.lease_seconds.set(left.as_secs_f64());
+    }
+
+    pub fn set_quarantined(&self, quarantined: bool) {
+        self.quarantined.set(i64::from(quarantined));
     }
 
     /// For one background loop, to be kept by its driver.
@@ -329,6 +363,7 @@ mod tests {
         let metrics = metrics();
         let peer: Region = "us-east-1".parse().unwrap();
         let _peer = metrics.peer(&peer);
+        let _lease = metrics.lease(&peer);
         metrics.background("watcher").ended(
             TickOutcome::Idle,
             Duration::ZERO,
@@ -362,12 +397,15 @@ mod tests {
         godwit_http_requests_in_flight{}
         godwit_http_requests_total{method,region,route,status}
         godwit_idempotent_replays_total{}
+        godwit_lease_answers_total{outcome,peer}
+        godwit_lease_seconds{}
         godwit_log_lines_dropped_total{}
         godwit_loop_last_success_timestamp_seconds{loop}
         godwit_loop_restarts_total{loop}
         godwit_loop_tick_seconds{loop}
         godwit_loop_ticks_total{loop,outcome}
         godwit_peer_reachable{peer}
+        godwit_quarantined{}
         godwit_queue_depth{state}
         godwit_rate_limit_decisions_total{bucket,source,verdict}
         godwit_region_role{role}

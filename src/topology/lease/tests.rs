@@ -1,6 +1,7 @@
-//! A small model: regions with clocks of their own, processes of three epochs, messages that are
-//! late, lost and out of order, restarts that forget, pauses. It runs the very functions that the
-//! program runs. Each broken variant shows that the model would have seen the fault.
+//! A small model: regions with clocks of their own, processes of three epochs, promotions that collect
+//! promises, messages that are late, lost and out of order, restarts that forget, pauses. It runs the
+//! very functions that the program runs. Each broken variant shows that the model would have seen the
+//! fault.
 
 use super::*;
 use crate::vocab::{
@@ -25,6 +26,8 @@ enum Broken {
     NoMargin,
     /// A grant to another epoch is not waited out.
     TakesOver,
+    /// A region grants what its database has no row of.
+    GrantsWhatItHasNotHeardOf,
 }
 
 const REGIONS: [&str; 4] = ["a", "b", "c", "d"];
@@ -39,7 +42,8 @@ struct Store {
     record: Option<Record>,
     /// Notes of before, one of which may be found after a restart.
     older: Vec<Option<Record>>,
-    known: Option<Epoch>,
+    /// What its database has on disk: no restart takes it back.
+    written: Epoch,
 }
 
 struct Process {
@@ -47,13 +51,22 @@ struct Process {
     epoch: Epoch,
     speed: u64,
     hold: Hold,
+    /// Of the first epoch from the start; of others once their promotion is done.
+    begun: bool,
+    /// When its promotion is asked for.
     starts_ms: u64,
     paused_until_ms: u64,
+    /// Regions that have promised its epoch.
+    promised: BTreeMap<usize, u64>,
+    /// When, by its own clock, all that those had granted before has run out.
+    waits_until: Option<Instant>,
 }
 
 enum Message {
     Ask { process: usize, store: usize, sent_at: Instant },
     Answer { process: usize, store: usize, sent_at: Instant, verdict: Verdict },
+    Promise { process: usize, store: usize },
+    Promised { process: usize, store: usize, left_ms: u64 },
 }
 
 struct World {
@@ -86,7 +99,7 @@ impl World {
             instance: 0,
             record: None,
             older: Vec::new(),
-            known: None,
+            written: Epoch::FIRST,
         });
         let stores = stores.collect();
         let processes = PROCESSES.iter().map(|(at, epoch)| Process {
@@ -94,8 +107,11 @@ impl World {
             epoch: Epoch::new(*epoch).unwrap(),
             speed: speed(),
             hold: Hold::default(),
+            begun: *epoch == 1,
             starts_ms: u64::from(epoch - 1) * rng::below(&rng, 20_000),
             paused_until_ms: 0,
+            promised: BTreeMap::new(),
+            waits_until: None,
         });
         let processes = processes.collect();
         let margin_ms = if broken == Broken::NoMargin { 1 } else { 300 };
@@ -143,21 +159,27 @@ impl World {
                 let process = self.one_of(self.processes.len());
                 self.processes[process].paused_until_ms = self.now_ms + self.below(8_000);
             }
-            2 => {
+            // Replication brings an epoch that has begun.
+            2 | 3 => {
                 let store = self.one_of(self.stores.len());
-                let epoch = Epoch::new(1 + u32::try_from(self.below(3)).unwrap());
-                let started = |p: &Process| Some(p.epoch) == epoch && p.starts_ms <= self.now_ms;
-                if self.processes.iter().any(started) {
-                    self.stores[store].known = self.stores[store].known.max(epoch);
-                }
+                let begun = self.processes.iter().filter(|process| process.begun);
+                let newest = begun.map(|process| process.epoch).max();
+                let written = &mut self.stores[store].written;
+                *written = newest.map_or(*written, |newest| newest.max(*written));
             }
             _ => {
                 let process = self.one_of(self.processes.len());
-                let Process { starts_ms, paused_until_ms, .. } = self.processes[process];
+                let Process { starts_ms, paused_until_ms, begun, .. } = self.processes[process];
                 if starts_ms.max(paused_until_ms) <= self.now_ms {
+                    if !begun {
+                        self.promote(process);
+                    }
                     let sent_at = self.instant(process);
                     for store in 0..self.stores.len() {
-                        self.send(Message::Ask { process, store, sent_at });
+                        self.send(match self.processes[process].begun {
+                            true => Message::Ask { process, store, sent_at },
+                            false => Message::Promise { process, store },
+                        });
                     }
                 }
             }
@@ -168,12 +190,33 @@ impl World {
         }
     }
 
+    /// Begins the epoch once a majority has promised it and what they had granted has run out.
+    fn promote(&mut self, at: usize) {
+        let now = self.instant(at);
+        let majority = majority(self.stores.len());
+        let parts = if self.broken == Broken::NoMargin { 0 } else { 1 };
+        let process = &mut self.processes[at];
+        if process.promised.len() >= majority {
+            let left_ms = process.promised.values().max().copied().unwrap_or(0);
+            // A tenth for the clocks.
+            let wait = Duration::from_millis(left_ms + left_ms / 10 * parts);
+            let until = *process.waits_until.get_or_insert(now + wait);
+            if until <= now {
+                process.begun = true;
+                let (region, epoch) = (process.region.clone(), process.epoch);
+                let own = (0..self.stores.len()).find(|store| self::region(*store) == region);
+                let written = &mut self.stores[own.unwrap()].written;
+                *written = epoch.max(*written);
+            }
+        }
+    }
+
     /// A message whose time has come, if the process it is for is not paused.
     fn due(&self) -> Option<usize> {
         self.under_way.iter().position(|(at, message)| {
             let awake = match message {
-                Message::Ask { .. } => true,
-                Message::Answer { process, .. } => {
+                Message::Ask { .. } | Message::Promise { .. } => true,
+                Message::Answer { process, .. } | Message::Promised { process, .. } => {
                     self.processes[*process].paused_until_ms <= self.now_ms
                 }
             };
@@ -210,29 +253,55 @@ impl World {
                 hold.granted(&region(store), *epoch, from, &self.config);
             }
             Message::Answer { .. } => {}
+            Message::Promise { process, store } => {
+                let Process { epoch, region, .. } = &self.processes[process];
+                let wanted = Promise { epoch: *epoch, region: region.clone(), planned: false };
+                let (found, known) = self.found(store);
+                let (answer, record) =
+                    judge_promise(&found, &wanted, known, self.config.term_ms);
+                self.keep(store, record);
+                if let Promised::Yes { left_ms } = answer {
+                    self.send(Message::Promised { process, store, left_ms });
+                }
+            }
+            Message::Promised { process, store, left_ms } => {
+                self.processes[process].promised.insert(store, left_ms);
+            }
         }
     }
 
-    fn judged(&mut self, at: usize, epoch: Epoch, asker: &Region) -> Verdict {
-        let term_ms = self.config.term_ms;
-        let store = &mut self.stores[at];
+    fn found(&self, at: usize) -> (Found, Known) {
+        let store = &self.stores[at];
         let instance = match self.broken {
             Broken::BelievesAnOlderNote => "same".to_owned(),
             _ => store.instance.to_string(),
         };
         let now_ms = store.ahead_ms + self.now_ms * store.speed / 1_000;
-        let mut found = Found { instance, now_ms, record: store.record.clone() };
-        if let (Broken::TakesOver, Some(record)) = (self.broken, &mut found.record) {
-            record.grant = None;
-        }
-        let (verdict, mut record) = judge(&found, epoch, asker, store.known, term_ms);
-        if let (Broken::GrantsAtOnceAfterARestart, Some(record)) = (self.broken, &mut record) {
-            record.quiet_until_ms = 0;
-        }
+        let known = Known { written: Some(store.written), heard: Some(store.written) };
+        (Found { instance, now_ms, record: store.record.clone() }, known)
+    }
+
+    fn keep(&mut self, at: usize, record: Option<Record>) {
         if let Some(record) = record {
+            let store = &mut self.stores[at];
             let before = store.record.replace(record);
             store.older.push(before);
         }
+    }
+
+    fn judged(&mut self, at: usize, epoch: Epoch, asker: &Region) -> Verdict {
+        let (mut found, mut known) = self.found(at);
+        if let (Broken::TakesOver, Some(record)) = (self.broken, &mut found.record) {
+            record.grant = None;
+        }
+        if self.broken == Broken::GrantsWhatItHasNotHeardOf {
+            known.written = Some(epoch);
+        }
+        let (verdict, mut record) = judge(&found, epoch, asker, known, self.config.term_ms);
+        if let (Broken::GrantsAtOnceAfterARestart, Some(record)) = (self.broken, &mut record) {
+            record.quiet_until_ms = 0;
+        }
+        self.keep(at, record);
         verdict
     }
 
@@ -254,13 +323,14 @@ impl World {
     }
 }
 
-/// Runs one world; `Err` with the time when two epochs held the lease.
+/// Runs one world; `Err` with the time when two epochs held the lease, or one after a later one had.
 fn run(seed: u64, broken: Broken) -> Result<BTreeMap<Epoch, u64>, u64> {
     let mut world = World::new(seed, broken);
     for _ in 0..1_500 {
         world.step();
         let holding = world.holding();
-        if holding.len() > 1 {
+        let latest = world.held.keys().max();
+        if holding.len() > 1 || holding.iter().any(|epoch| Some(epoch) < latest) {
             return Err(world.now_ms);
         }
         for epoch in holding {
@@ -280,7 +350,7 @@ fn at_most_one_epoch_holds_the_lease_whatever_comes_late_restarts_or_pauses() {
                     *held.entry(epoch).or_default() += steps;
                 }
             }
-            Err(at_ms) => panic!("two epochs hold the lease in world {seed} at {at_ms} ms"),
+            Err(at_ms) => panic!("the wrong epoch holds the lease in world {seed} at {at_ms} ms"),
         }
     }
     // Otherwise the model shows nothing: each epoch has its time.
@@ -299,6 +369,7 @@ fn the_model_finds_what_is_broken_on_purpose() {
         Broken::HalfIsEnough,
         Broken::NoMargin,
         Broken::TakesOver,
+        Broken::GrantsWhatItHasNotHeardOf,
     ] {
         let found = (0..3_000).find(|seed| run(*seed, broken).is_err());
         assert!(found.is_some(), "{broken:?} goes unnoticed");
@@ -311,39 +382,91 @@ fn found(now_ms: u64, record: Option<Record>) -> Found {
 
 fn noted(epoch: u32, by: usize, until_ms: u64) -> Record {
     let grant = Grant { epoch: Epoch::new(epoch).unwrap(), region: region(by), until_ms };
-    Record { instance: "one".to_owned(), quiet_until_ms: 0, grant: Some(grant) }
+    let instance = "one".to_owned();
+    Record { instance, quiet_until_ms: 0, grant: Some(grant), promise: None }
 }
 
-fn verdict(found: &Found, epoch: u32, by: usize, known: Option<u32>) -> Verdict {
-    let known = known.and_then(Epoch::new);
-    judge(found, Epoch::new(epoch).unwrap(), &region(by), known, 3_000).0
+fn epoch(number: u32) -> Epoch {
+    Epoch::new(number).unwrap()
+}
+
+/// A region whose database has the row of the latest of these and of all before.
+fn knows(number: u32) -> Known {
+    Known { written: Epoch::new(number), heard: Epoch::new(number) }
+}
+
+fn verdict(found: &Found, of: u32, by: usize, known: Known) -> Verdict {
+    judge(found, epoch(of), &region(by), known, 3_000).0
+}
+
+fn promised(found: &Found, of: u32, by: usize, known: Known) -> Promised {
+    let wanted = Promise { epoch: epoch(of), region: region(by), planned: false };
+    judge_promise(found, &wanted, known, 3_000).0
 }
 
 #[test]
 fn refusals_say_why_and_for_how_long() {
-    let epoch = |number| Epoch::new(number).unwrap();
     let forgotten = found(10_000, None);
-    assert_eq!(verdict(&forgotten, 1, 0, None), Verdict::Quiet { left_ms: 3_000 });
+    assert_eq!(verdict(&forgotten, 1, 0, knows(1)), Verdict::Quiet { left_ms: 3_000 });
     let mut quiet = noted(1, 0, 12_000);
     quiet.quiet_until_ms = 11_000;
     let quiet = found(10_000, Some(quiet));
-    assert_eq!(verdict(&quiet, 1, 0, None), Verdict::Quiet { left_ms: 1_000 });
+    assert_eq!(verdict(&quiet, 1, 0, knows(1)), Verdict::Quiet { left_ms: 1_000 });
+    assert_eq!(promised(&quiet, 2, 1, knows(1)), Promised::Quiet { left_ms: 1_000 });
     let held = found(10_000, Some(noted(1, 0, 12_000)));
-    assert_eq!(verdict(&held, 1, 0, None), Verdict::Granted);
+    assert_eq!(verdict(&held, 1, 0, knows(1)), Verdict::Granted);
     let taken = Verdict::Taken { epoch: epoch(1), region: region(0), left_ms: 2_000 };
-    assert_eq!(verdict(&held, 2, 1, None), taken);
+    assert_eq!(verdict(&held, 2, 1, knows(2)), taken);
     // The same epoch of another region is another reign.
-    assert_eq!(verdict(&held, 1, 1, None), taken);
-    assert_eq!(verdict(&held, 1, 0, Some(2)), Verdict::Outranked { epoch: epoch(2) });
+    assert_eq!(verdict(&held, 1, 1, knows(1)), taken);
+    assert_eq!(verdict(&held, 1, 0, knows(2)), Verdict::Outranked { epoch: epoch(2) });
     let over = found(10_000, Some(noted(2, 1, 9_000)));
-    assert_eq!(verdict(&over, 1, 0, None), Verdict::Outranked { epoch: epoch(2) });
-    assert_eq!(verdict(&over, 3, 2, None), Verdict::Granted);
+    assert_eq!(verdict(&over, 1, 0, knows(1)), Verdict::Outranked { epoch: epoch(2) });
+    assert_eq!(verdict(&over, 3, 2, knows(3)), Verdict::Granted);
+    // Its database has no row of it, or does not answer.
+    assert_eq!(verdict(&over, 3, 2, knows(2)), Verdict::Unheard);
+    assert_eq!(verdict(&held, 1, 0, Known::default()), Verdict::Unheard);
+}
+
+#[test]
+fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
+    let held = found(10_000, Some(noted(1, 0, 12_000)));
+    assert_eq!(promised(&held, 2, 1, knows(1)), Promised::Yes { left_ms: 2_000 });
+    let wanted = Promise { epoch: epoch(2), region: region(1), planned: true };
+    let (_, record) = judge_promise(&held, &wanted, knows(1), 3_000);
+    let after = found(10_500, record);
+    assert_eq!(verdict(&after, 1, 0, knows(1)), Verdict::Outranked { epoch: epoch(2) });
+    // Asked again, or once it has begun, for the same: the same.
+    assert_eq!(promised(&after, 2, 1, knows(1)), Promised::Yes { left_ms: 1_500 });
+    assert_eq!(promised(&after, 2, 1, knows(2)), Promised::Yes { left_ms: 1_500 });
+    let to_another = Promised::Outranked { epoch: epoch(2), region: Some(region(1)) };
+    assert_eq!(promised(&after, 2, 2, knows(1)), to_another);
+    assert_eq!(promised(&after, 3, 2, knows(1)), Promised::Yes { left_ms: 1_500 });
+    // What has begun is promised to nobody.
+    let begun = Promised::Outranked { epoch: epoch(2), region: None };
+    assert_eq!(promised(&held, 2, 1, knows(2)), begun);
+    // The promised epoch itself waits for what was granted before it.
+    let taken = Verdict::Taken { epoch: epoch(1), region: region(0), left_ms: 1_500 };
+    assert_eq!(verdict(&after, 2, 1, knows(2)), taken);
+}
+
+#[test]
+fn a_grant_is_released_only_once_a_later_epoch_is_promised() {
+    let held = found(10_000, Some(noted(1, 0, 12_000)));
+    assert_eq!(release(&held, epoch(1), 3_000), None);
+    let wanted = Promise { epoch: epoch(2), region: region(1), planned: true };
+    let (_, record) = judge_promise(&held, &wanted, knows(1), 3_000);
+    let promised = found(10_000, record);
+    assert_eq!(release(&promised, epoch(2), 3_000), None);
+    let after = found(10_001, release(&promised, epoch(1), 3_000));
+    assert_eq!(verdict(&after, 2, 1, knows(2)), Verdict::Granted);
+    assert_eq!(verdict(&after, 1, 0, knows(1)), Verdict::Outranked { epoch: epoch(2) });
 }
 
 #[test]
 fn a_clock_that_was_set_back_holds_nobody_up_for_more_than_a_term() {
     let held = found(10_000, Some(noted(1, 0, 3_600_000)));
-    let (verdict, record) = judge(&held, Epoch::new(2).unwrap(), &region(1), None, 3_000);
+    let (verdict, record) = judge(&held, epoch(2), &region(1), knows(2), 3_000);
     let taken = Verdict::Taken { epoch: Epoch::FIRST, region: region(0), left_ms: 3_000 };
     assert_eq!(verdict, taken);
     assert_eq!(record, Some(noted(1, 0, 13_000)));
@@ -352,7 +475,7 @@ fn a_clock_that_was_set_back_holds_nobody_up_for_more_than_a_term() {
 #[test]
 fn another_instance_of_the_store_is_asked_as_if_it_had_forgotten() {
     let held = Found { instance: "two".to_owned(), ..found(10_000, Some(noted(1, 0, 12_000))) };
-    assert_eq!(verdict(&held, 1, 0, None), Verdict::Quiet { left_ms: 3_000 });
+    assert_eq!(verdict(&held, 1, 0, knows(1)), Verdict::Quiet { left_ms: 3_000 });
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! What one region's process asks of another's, at `POST /internal/v1/ask`: a signed question, and a
+//! signed answer to it.
+
+use super::{
+    control::{Order, Outcome},
+    lease::{Promise, Promised, Verdict},
+    seal::{Purpose, Refused, Sealer},
+};
+use crate::vocab::{Epoch, Op, OpId, Region};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+/// Where a region's internal listener is asked.
+pub const PATH: &str = "/internal/v1/ask";
+
+/// How long a question is good for, either way: two clocks differ, and so do a question's age and its
+/// asker's patience. Questions repeat without harm; this only bounds how long a copied one is good.
+const LIFE: TimeDelta = TimeDelta::seconds(30);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// A term of the lease, for that region's epoch.
+    Lease { epoch: Epoch, region: Region, term_ms: u64 },
+    /// No more grants before that epoch.
+    Promise(Promise),
+    /// The grant of that epoch need not be waited out: its database is fenced.
+    Release { epoch: Epoch },
+    /// To be carried out on the region's own database.
+    Order(Box<Order>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Lease(Verdict),
+    Promise(Promised),
+    Released,
+    Order(Box<Outcome>),
+    /// It could not be done, or may have been done in part: asking again is harmless.
+    Failed {
+        reason: String,
+    },
+}
+
+/// What is signed of a question.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Asked {
+    pub to: Region,
+    pub question: Question,
+    /// Names the question in its answer.
+    pub id: OpId,
+    pub sent_at: DateTime<Utc>,
+}
+
+/// What is signed of an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answered {
+    pub from: Region,
+    pub id: OpId,
+    pub answer: Answer,
+}
+
+impl Asked {
+    #[must_use]
+    pub fn new(to: Region, question: Question, op: &Op) -> Self {
+        Self { to, question, id: OpId::mint(op), sent_at: op.now() }
+    }
+
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> String {
+        sealer.seal(Purpose::Ask, self)
+    }
+
+    /// Opens a question that reached `region`.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn open(
+        sealer: &Sealer,
+        sealed: &str,
+        region: &Region,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Refused> {
+        let asked: Self = sealer.open(Purpose::Ask, sealed)?;
+        if (now - asked.sent_at).abs() > LIFE {
+            return Err(Refused::Expired);
+        }
+        if asked.to != *region {
+            return Err(Refused::Misdirected);
+        }
+        Ok(asked)
+    }
+
+    /// Opens the answer to this question.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn answer(&self, sealer: &Sealer, sealed: &str) -> Result<Answer, Refused> {
+        let answered: Answered = sealer.open(Purpose::Answer, sealed)?;
+        if answered.id != self.id || answered.from != self.to {
+            return Err(Refused::Misdirected);
+        }
+        Ok(answered.answer)
+    }
+}
+
+impl Answered {
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> String {
+        sealer.seal(Purpose::Answer, self)
+    }
+}
+
+/// Who answers for a region.
+pub trait Answers: Send + Sync + 'static {
+    /// Bounded by the operation's deadline. What it has begun it may finish when dropped.
+    fn answer<'a>(&'a self, question: Question, op: &'a Op) -> BoxFuture<'a, Answer>;
+}

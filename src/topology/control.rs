@@ -1,0 +1,107 @@
+//! What a region can be told to do with its own database, and what it then tells of it.
+//!
+//! Each order can be given again: what is done already is found to be done. Who decides which order
+//! comes when is `failover`.
+
+use super::{lease::Promise, report::Role};
+use crate::vocab::{Epoch, EpochStart, Lsn, Region};
+use serde::{Deserialize, Serialize};
+
+/// One step, for one region's database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "order")]
+pub enum Order {
+    /// Tell all of the instance.
+    Look,
+    /// Receive no more log from whoever is followed, for good, so that its position is final.
+    Detach,
+    /// Take no more writes, end those under way, and tell the final position.
+    Fence,
+    /// Stop being a standby.
+    Promote,
+    /// Begin the promised epoch: slots, durability, the epoch's row, and no fence.
+    Begin { promise: Promise },
+    /// Follow that region.
+    Follow { region: Region },
+    /// By the agent, with Postgres stopped: keep what the old timeline had.
+    Keep,
+    /// By the agent: go back to where that region's timeline left this one, and follow it.
+    Rewind { region: Region },
+    /// By the agent: become a fresh copy of that region's database.
+    Rebuild { region: Region },
+    Stop,
+    Start,
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    Done,
+    /// It is as told.
+    Instance(Box<Instance>),
+    /// The final position of a database that was fenced, or where an epoch began.
+    At { lsn: Lsn },
+    /// Where the agent has kept something.
+    Kept { place: String },
+    /// It cannot be done as things are; nothing was.
+    Refused { reason: String },
+}
+
+/// A region's instance, as its control role sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub role: Role,
+    /// Names the database that this is a copy of.
+    pub system: String,
+    /// Of the log that is being written; unknown on a standby.
+    pub timeline: Option<u32>,
+    /// Flushed on a primary, replayed on a standby.
+    pub lsn: Lsn,
+    /// On a standby: what has come in, replayed or not.
+    pub received: Option<Lsn>,
+    /// On a standby: whether its receiver runs.
+    pub receiving: bool,
+    /// On a standby: the region that it is told to follow, when it is one of the settings'.
+    pub follows: Option<Region>,
+    /// Whether new transactions may not write.
+    pub read_only: bool,
+    /// `synchronous_standby_names`.
+    pub waits_for: String,
+    pub epochs: Vec<EpochStart>,
+    pub standbys: Vec<Standby>,
+    pub slots: Vec<Slot>,
+}
+
+/// Who follows this instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// Its `application_name`, the region.
+    pub name: String,
+    pub state: String,
+    /// `async`, `quorum`, `sync` or `potential`.
+    pub sync_state: String,
+    pub flushed: Option<Lsn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    pub name: String,
+    pub active: bool,
+    pub restart: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved` or `lost`; unknown before its first use.
+    pub wal: Option<String>,
+}
+
+impl Instance {
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epochs.iter().map(|start| start.epoch).max()
+    }
+
+    /// How far its log goes on disk: what a promotion of it would keep.
+    #[must_use]
+    pub fn reaches(&self) -> Lsn {
+        self.received.map_or(self.lsn, |received| received.max(self.lsn))
+    }
+}
