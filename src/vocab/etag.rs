@@ -32,6 +32,7 @@ impl FromStr for Etag {
         }
     }
 }
+super::serde_as_text!(Etag);
 
 #[cfg(test)]
 mod tests {
