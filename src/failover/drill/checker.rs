@@ -408,9 +408,8 @@ fn overwritten(history: &History, call: &Call) -> Option<Violation> {
 /// Answers that no request of the workload should get, whatever has failed.
 fn is_strange(call: &Call) -> bool {
     match call.status {
-        0 | 200 | 201 | 412 | 421 | 429 | 502..=504 => false,
+        0 | 200 | 201 | 408 | 412 | 421 | 429 | 502..=504 => false,
         404 => call.ask.is_write(),
-        408 => false,
         409 => !matches!(call.problem.as_deref(), Some("bookmark-lost" | "idempotency-in-flight")),
         _ => true,
     }

@@ -100,43 +100,51 @@ fn moves(history: &History) -> Vec<Move> {
             epochs.entry(epoch).or_default().push(call);
         }
     }
-    let pairs = epochs.iter().zip(epochs.iter().skip(1));
-    let one = |((from, old), (to, new)): ((&Epoch, &Vec<&Call>), (&Epoch, &Vec<&Call>))| {
-        let last = |region: Option<&Region>| {
-            let of = old.iter().filter(|call| region.is_none_or(|region| call.asked == *region));
-            of.map(|call| call.ended_us).max()
-        };
-        let first = |region: Option<&Region>| {
-            let of = new.iter().filter(|call| region.is_none_or(|region| call.asked == *region));
-            of.map(|call| call.ended_us).min()
-        };
-        let (last_us, first_us) = (last(None)?, first(None)?);
-        let commands = history.marks.iter().filter(|mark| mark.kind == MarkKind::Command);
-        let command = commands.map(|mark| mark.at_us).filter(|at| *at <= first_us);
-        // The first since the old epoch was last heard of, or else the last before.
-        let begun = command.clone().find(|at| *at >= last_us).or(command.max());
-        let regions = || history.regions.iter();
-        Some(Move {
-            from: *from,
-            to: *to,
-            last_us,
-            first_us,
-            recovery_ms: ms(first_us.saturating_sub(last_us)),
-            recovery_by_region_ms: regions()
-                .map(|region| {
-                    let between = last(Some(region)).zip(first(Some(region)));
-                    (region.clone(), between.map(|(last, first)| ms(first.saturating_sub(last))))
-                })
-                .collect(),
-            after_command_ms: regions()
-                .map(|region| {
-                    let between = begun.zip(first(Some(region)));
-                    (region.clone(), between.map(|(at, first)| ms(first.saturating_sub(at))))
-                })
-                .collect(),
-        })
+    let mut previous: Option<(Epoch, Vec<&Call>)> = None;
+    let mut moves = Vec::new();
+    for (to, new) in epochs {
+        if let Some((from, old)) = previous.replace((to, new.clone())) {
+            moves.extend(one_move(history, (from, &old), (to, &new)));
+        }
+    }
+    moves
+}
+
+/// Between two epochs and the writes that each acknowledged.
+fn one_move(
+    history: &History,
+    (from, old): (Epoch, &[&Call]),
+    (to, new): (Epoch, &[&Call]),
+) -> Option<Move> {
+    let last = |region: Option<&Region>| {
+        let of = old.iter().filter(|call| region.is_none_or(|region| call.asked == *region));
+        of.map(|call| call.ended_us).max()
     };
-    pairs.filter_map(one).collect()
+    let first = |region: Option<&Region>| {
+        let of = new.iter().filter(|call| region.is_none_or(|region| call.asked == *region));
+        of.map(|call| call.ended_us).min()
+    };
+    let (last_us, first_us) = (last(None)?, first(None)?);
+    let commands = history.marks.iter().filter(|mark| mark.kind == MarkKind::Command);
+    let command = commands.map(|mark| mark.at_us).filter(|at| *at <= first_us);
+    // The first since the old epoch was last heard of, or else the last before.
+    let begun = command.clone().find(|at| *at >= last_us).or(command.max());
+    let between = |from: Option<u64>, to: Option<u64>| {
+        from.zip(to).map(|(from, to): (u64, u64)| ms(to.saturating_sub(from)))
+    };
+    let by_region = |since: &dyn Fn(&Region) -> Option<u64>| {
+        let of = |region: &Region| (region.clone(), between(since(region), first(Some(region))));
+        history.regions.iter().map(of).collect()
+    };
+    Some(Move {
+        from,
+        to,
+        last_us,
+        first_us,
+        recovery_ms: ms(first_us.saturating_sub(last_us)),
+        recovery_by_region_ms: by_region(&|region| last(Some(region))),
+        after_command_ms: by_region(&|_| begun),
+    })
 }
 
 fn ms(us: u64) -> u64 {

@@ -4,3 +4,5 @@ pub mod checker;
 pub mod elle;
 pub mod history;
 pub mod measures;
+pub mod page;
+pub mod report;
