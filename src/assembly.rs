@@ -5,17 +5,22 @@ pub mod operator;
 use crate::{
     config::Config,
     domain::upkeep::{PrimaryIn, UpkeepLoop},
-    failover::RegionAnswers,
+    failover::{KeeperLoop, RegionAnswers},
     http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
     routing::forward::Forwarder,
-    storage::{Global, migrate::SchemaStanding, redis::Redis},
+    storage::{
+        Global,
+        control::{DatabaseControl, Postgres},
+        migrate::SchemaStanding,
+        redis::Redis,
+    },
     telemetry::{Metrics, Telemetry},
     topology::{
         PrimaryAt, Topology,
-        lease::{Grantor, Granting, RenewalLoop},
+        lease::{Granting, Grantor, RenewalLoop},
         note::NoteLoop,
         position::PositionLoop,
         probe::{Asker, peer_client},
@@ -34,6 +39,7 @@ pub struct Process {
     pub servers: Servers,
     lifecycle: Lifecycle,
     grantor: Grantor,
+    control: Arc<dyn DatabaseControl>,
 }
 
 /// Builds the application, binds its listeners and listens for the signals that end it. Connects
@@ -52,9 +58,12 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let peers = config.peers().map(|(peer, _)| peer.clone());
     let stale_after = Duration::from_millis(config.topology.stale_after_ms);
     let lease = config.lease.clone();
-    let topology =
-        Topology::new(config.region.clone(), peers, stale_after, lease, clock.clone());
+    let topology = Topology::new(config.region.clone(), peers, stale_after, lease, clock.clone());
     let grantor = Grantor::new(redis.clone(), topology.clone(), config.lease.term_ms);
+    let control: Arc<dyn DatabaseControl> =
+        Arc::new(Postgres::new(&config).context("control database")?);
+    let answers =
+        RegionAnswers::new(&config, grantor.clone(), topology.clone(), Arc::clone(&control));
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {
@@ -65,7 +74,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         mounted: routes::mount(&metrics),
         schema: SchemaWatch::default(),
         sealer: Sealer::new(&config.cluster),
-        answers: Arc::new(RegionAnswers::new(grantor.clone())),
+        answers: Arc::new(answers),
         draining: lifecycle.draining().clone(),
         config,
         clock,
@@ -79,7 +88,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         loops,
     });
     let servers = Servers::bind(&app)?;
-    Ok(Process { app, servers, lifecycle, grantor })
+    Ok(Process { app, servers, lifecycle, grantor, control })
 }
 
 impl Process {
@@ -91,6 +100,7 @@ impl Process {
     pub async fn run(self) -> anyhow::Result<()> {
         refuse_old_schema(&self.app).await?;
         start_loops(&self.app, &self.grantor)?;
+        keep(&self.app, self.grantor.clone(), Arc::clone(&self.control));
         let [public, internal, ops] = self.servers.handles();
         let draining = self.lifecycle.draining().clone();
         self.lifecycle.spawn("servers.stop", async move {
@@ -162,7 +172,8 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
     for (peer, facts) in config.peers() {
         let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
-        let asker = Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
+        let asker =
+            Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
         renew(app, peer.clone(), Granting::Peer(asker));
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(BreakerEar(Arc::clone(&app)));
@@ -176,6 +187,21 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Keeps this region's instance what the topology says it should be, where it may be moved at all.
+fn keep(app: &Arc<App>, grantor: Grantor, control: Arc<dyn DatabaseControl>) {
+    if app.config.database.control_url.is_none() {
+        tracing::warn!(
+            "database.control_url is missing: this region's database is neither fenced nor moved"
+        );
+        return;
+    }
+    let app = Arc::clone(app);
+    app.loops.clone().start(KeeperLoop::schedule(), Activator::new(), move || {
+        let (topology, redis) = (app.topology.clone(), app.redis.clone());
+        KeeperLoop::new(&app.config, topology, Arc::clone(&control), grantor.clone(), redis)
+    });
 }
 
 /// Asks that region for the lease for as long as this one is the primary.

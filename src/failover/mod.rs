@@ -1,9 +1,13 @@
 //! Moving the primary: observe, plan, act, and prove what it cost.
 //!
 //! Nothing here acts before it has a plan, and no plan is made from what was not observed. Every step
-//! can tell that it is done, so that running a command again resumes it.
+//! can tell that it is done, so that running a command again resumes it. What outlives a command is
+//! the regions' promises (`topology::lease`) and each region's [`KeeperLoop`], which brings its own
+//! instance to where the topology says it belongs.
 
 pub mod drill;
+mod keeper;
 mod region;
 
+pub use keeper::KeeperLoop;
 pub use region::RegionAnswers;

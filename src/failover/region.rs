@@ -1,44 +1,260 @@
 //! A region's answers to what the others, or an operator, ask of it.
 
 use crate::{
+    config::{Config, Durability},
+    storage::control::{Beginning, ControlError, DatabaseControl, InstanceRow, Upstream, slot_of},
     topology::{
+        Role, Topology,
         ask::{Answer, Answers, Question},
-        lease::Grantor,
+        control::{Instance, Order, Outcome, Slot, Standby},
+        lease::{Grantor, Promise},
     },
-    vocab::Op,
+    vocab::{Op, Region},
 };
 use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret as _;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How long writes under way may take to end before a fence ends them.
+const FENCE_GRACE: Duration = Duration::from_millis(1_000);
 
 /// Answers for one process' region.
 pub struct RegionAnswers {
+    region: Region,
     grantor: Grantor,
+    topology: Topology,
+    control: Arc<dyn DatabaseControl>,
+    durability: Durability,
+    upstreams: Upstreams,
+}
+
+/// How this region's database reaches each other's.
+#[derive(Debug, Clone)]
+pub struct Upstreams {
+    region: Region,
+    known: BTreeMap<Region, String>,
+}
+
+impl Upstreams {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let known = config.peers().filter_map(|(region, facts)| {
+            let conninfo = facts.replication.as_ref()?.expose_secret();
+            Some((region.clone(), format!("{conninfo} application_name={}", config.region)))
+        });
+        Self { region: config.region.clone(), known: known.collect() }
+    }
+
+    /// # Errors
+    /// When the settings do not say how to reach it.
+    pub fn of(&self, region: &Region) -> Result<Upstream, ControlError> {
+        let conninfo = self.known.get(region);
+        let conninfo = conninfo.ok_or(ControlError::NotConfigured("regions.NAME.replication"))?;
+        Ok(Upstream { conninfo: conninfo.clone(), slot: slot_of(&self.region) })
+    }
+
+    /// The region that an instance with this `primary_conninfo` follows.
+    #[must_use]
+    pub fn named(&self, conninfo: &str) -> Option<Region> {
+        // Whoever wrote it may have said more or less than we do: the place is what counts.
+        let place = |text: &str| {
+            let word = |name: &str| {
+                let found = text.split_whitespace().find_map(|word| word.strip_prefix(name));
+                found.map(|value| value.trim_matches('\'').to_owned())
+            };
+            Some((word("host=")?, word("port=").unwrap_or_else(|| "5432".to_owned())))
+        };
+        let at = place(conninfo)?;
+        let found = self.known.iter().find(|(_, known)| place(known) == Some(at.clone()));
+        found.map(|(region, _)| region.clone())
+    }
+
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.known.keys()
+    }
 }
 
 impl RegionAnswers {
     #[must_use]
-    pub fn new(grantor: Grantor) -> Self {
-        Self { grantor }
+    pub fn new(
+        config: &Config,
+        grantor: Grantor,
+        topology: Topology,
+        control: Arc<dyn DatabaseControl>,
+    ) -> Self {
+        Self {
+            region: config.region.clone(),
+            grantor,
+            topology,
+            control,
+            durability: config.failover.durability,
+            upstreams: Upstreams::new(config),
+        }
     }
 
     async fn settle(&self, question: Question, op: &Op) -> Answer {
-        let done = match question {
+        let failed = |reason: String| Answer::Failed { reason };
+        match question {
             Question::Lease { epoch, region, term_ms } => {
-                self.grantor.grant(epoch, &region, term_ms, op).await.map(Answer::Lease)
+                let granted = self.grantor.grant(epoch, &region, term_ms, op).await;
+                granted.map_or_else(|error| failed(error.to_string()), Answer::Lease)
             }
             Question::Promise(wanted) => {
-                self.grantor.promise(&wanted, op).await.map(Answer::Promise)
+                let promised = self.grantor.promise(&wanted, op).await;
+                promised.map_or_else(|error| failed(error.to_string()), Answer::Promise)
             }
             Question::Release { epoch } => {
-                self.grantor.release(epoch, op).await.map(|()| Answer::Released)
+                let released = self.grantor.release(epoch, op).await;
+                released.map_or_else(|error| failed(error.to_string()), |()| Answer::Released)
             }
-            Question::Order(_) => return Answer::Failed { reason: "no".into() },
-        };
-        done.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() })
+            Question::Order(order) => {
+                let outcome = match self.carry_out(*order, op).await {
+                    Ok(outcome) => outcome,
+                    Err(ControlError::Refused(reason)) => Outcome::Refused { reason },
+                    Err(error) => return failed(chain(&error)),
+                };
+                Answer::Order(Box::new(outcome))
+            }
+        }
     }
+
+    async fn carry_out(&self, order: Order, op: &Op) -> Result<Outcome, ControlError> {
+        let control = &self.control;
+        let done = |()| Outcome::Done;
+        match order {
+            Order::Look => {
+                let instance = self.instance(control.look().await?);
+                Ok(Outcome::Instance(Box::new(instance)))
+            }
+            Order::Detach { promise } => {
+                self.stands(&promise, op).await?;
+                control.detach().await.map(done)
+            }
+            Order::Fence { promise } => {
+                self.stands(&promise, op).await?;
+                Ok(Outcome::At { lsn: control.fence(FENCE_GRACE).await? })
+            }
+            Order::Promote { promise } => {
+                self.stands(&promise, op).await?;
+                self.ours(&promise)?;
+                control.promote().await.map(done)
+            }
+            Order::Begin { promise } => {
+                self.stands(&promise, op).await?;
+                self.ours(&promise)?;
+                let others =
+                    self.topology.look(|snapshot| snapshot.peers.keys().cloned().collect());
+                let beginning = Beginning {
+                    epoch: promise.epoch,
+                    region: self.region.clone(),
+                    others,
+                    quorum: self.durability == Durability::Quorum,
+                };
+                Ok(Outcome::At { lsn: control.begin(&beginning).await? })
+            }
+            Order::Follow { region } => {
+                control.follow(&self.upstreams.of(&region)?).await.map(done)
+            }
+            Order::Keep => Ok(Outcome::Kept { place: control.keep().await? }),
+            Order::Rewind { region } => {
+                control.rewind(&self.upstreams.of(&region)?).await.map(done)
+            }
+            Order::Rebuild { region } => {
+                control.rebuild(&self.upstreams.of(&region)?).await.map(done)
+            }
+            Order::Stop => control.stop().await.map(done),
+            Order::Start => control.start().await.map(done),
+        }
+    }
+
+    /// Refuses an order of a promotion that another has overtaken, or that this region has forgotten.
+    async fn stands(&self, promise: &Promise, op: &Op) -> Result<(), ControlError> {
+        let (record, _) = self.grantor.look(op).await?;
+        let kept = record.and_then(|record| record.promise);
+        if kept.as_ref() == Some(promise) {
+            return Ok(());
+        }
+        let why = match kept {
+            Some(kept) => format!(
+                "{} has promised epoch {} to {} since",
+                self.region, kept.epoch, kept.region
+            ),
+            None => format!("{} has forgotten the promise: run the command again", self.region),
+        };
+        Err(ControlError::Refused(why))
+    }
+
+    fn ours(&self, promise: &Promise) -> Result<(), ControlError> {
+        if promise.region == self.region {
+            return Ok(());
+        }
+        Err(ControlError::Refused(format!("epoch {} is {}'s", promise.epoch, promise.region)))
+    }
+
+    fn instance(&self, row: InstanceRow) -> Instance {
+        Instance {
+            role: if row.in_recovery { Role::Replica } else { Role::Primary },
+            system: row.system,
+            timeline: row.timeline,
+            lsn: row.lsn,
+            received: row.received,
+            receiving: row.receiving,
+            follows: self.upstreams.named(&row.conninfo),
+            read_only: row.read_only,
+            waits_for: row.waits_for,
+            epochs: row.epochs,
+            standbys: row
+                .standbys
+                .into_iter()
+                .map(|row| Standby {
+                    name: row.name,
+                    state: row.state,
+                    sync_state: row.sync_state,
+                    flushed: row.flushed,
+                })
+                .collect(),
+            slots: row
+                .slots
+                .into_iter()
+                .map(|row| Slot {
+                    name: row.name,
+                    active: row.active,
+                    restart: row.restart,
+                    wal: row.wal,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Answers for RegionAnswers {
     fn answer<'a>(&'a self, question: Question, op: &'a Op) -> BoxFuture<'a, Answer> {
         Box::pin(self.settle(question, op))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_followed_is_known_by_its_place() {
+        let known = [("us-east-1", 5541), ("ap-south-1", 5543)].map(|(region, port)| {
+            let conninfo = format!("host=127.0.0.1 port={port} user=r application_name=eu-west-1");
+            (region.parse().unwrap(), conninfo)
+        });
+        let region = "eu-west-1".parse().unwrap();
+        let upstreams = Upstreams { region, known: BTreeMap::from(known) };
+        let named = |text| upstreams.named(text).map(|region| region.to_string());
+        assert_eq!(named("user=x host=127.0.0.1 port='5543'").as_deref(), Some("ap-south-1"));
+        assert_eq!(named("host=127.0.0.1 port=5544"), None);
+        assert_eq!(named(""), None);
+        let us = upstreams.of(&"us-east-1".parse().unwrap()).unwrap();
+        assert_eq!(us.slot, "eu_west_1");
     }
 }

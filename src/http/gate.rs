@@ -6,7 +6,9 @@
 
 use super::{
     app::{App, Worker},
-    body, headers, hop,
+    body, headers,
+    hold::{self, Carried},
+    hop,
     limits::{Standing, client_address},
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     identity::{ApiKeySecret, Principal, Resolved},
     routing::{
-        Ask, Consistency, Decision, Intent, PrimaryView, View,
+        Ask, Consistency, Decision, Intent, PrimaryView, Refusal, View,
         decide::{decide, decide_after_wait},
         envelope::{self, Bearer, RequestFacts},
     },
@@ -46,14 +48,22 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
     let mut response = match admit(&app, route, &state, &mut request).await {
         Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
-            match hop::carry(&app, &state, request.request(), &to, epoch, bearer, body).await {
-                Ok(answer) => request.into_response(answer),
-                Err(problem) => request.error_response(problem),
+            let (to, asked) = (Some((to, epoch)), request.request().clone());
+            match hold::carry(&app, route, &state, &asked, to, &bearer, &body, None).await {
+                Ok(Carried::Answered(answer)) => request.into_response(answer),
+                Ok(Carried::Here) => match take_in(&app, route, &state, &mut request, &body) {
+                    Ok(()) => {
+                        let response = next.call(request).await?;
+                        after(&app, route, &state, bearer, body, response).await
+                    }
+                    Err(problem) => request.error_response(problem),
+                },
+                Err(problem) => request.error_response(unfenced(problem)),
             }
         }
-        Ok(Admitted { bearer, .. }) => {
+        Ok(Admitted { bearer, body, .. }) => {
             let response = next.call(request).await?;
-            instead_of_a_dead_replica(&app, route, &state, bearer, response).await
+            after(&app, route, &state, bearer, body, response).await
         }
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
@@ -62,6 +72,118 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
     };
     headers::stamp(&app, &state, &mut response);
     Ok(response)
+}
+
+/// A client is not told where the primary is not, only that there is none.
+fn unfenced(problem: Problem) -> Problem {
+    match problem.kind() {
+        Kind::Fenced => Problem::new(Kind::NoPrimary, "No region takes writes at this moment."),
+        _ => problem,
+    }
+}
+
+/// Makes a request that was to be carried elsewhere one of this region.
+fn take_in(
+    app: &App,
+    route: &Route,
+    state: &RequestState,
+    request: &mut ServiceRequest,
+    body: &Bytes,
+) -> Result<(), Problem> {
+    // Who asks was left to the primary of then: the client asks again, and is known here.
+    if state.facts.borrow().principal.is_none() {
+        return Err(Problem::new(Kind::NoPrimary, "The primary has moved here; ask again."));
+    }
+    state.facts.borrow_mut().answered = Some(Answered::Local);
+    if route.is_write() {
+        here(app, state)?;
+        request.set_payload(body.clone().into());
+    }
+    Ok(())
+}
+
+/// What is answered once the handler has: its word, or that of the primary where this region could
+/// not tell, or is no longer the one to.
+async fn after(
+    app: &App,
+    route: &Route,
+    state: &RequestState,
+    bearer: Bearer,
+    body: Bytes,
+    response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
+    let response = still(app, route, state, response).await;
+    let Some(problem) = problem_of(&response) else { return response };
+    if route.is_write() && hold::is_worth_holding(app, state, route, problem) {
+        let before = match problem.kind() {
+            Kind::OutcomeUnknown => unknown(state),
+            _ => unfenced(Problem::new(problem.kind(), "The primary is moving.")),
+        };
+        let request = response.request().clone();
+        state.facts.borrow_mut().answered = Some(Answered::Forwarded);
+        let before = Some(before);
+        let carried = hold::carry(app, route, state, &request, None, &bearer, &body, before).await;
+        return match carried {
+            Ok(Carried::Answered(answer)) => response.into_response(answer),
+            // Held by this process all along: its next attempt is the client's.
+            Ok(Carried::Here) => response.error_response(no_primary()),
+            Err(problem) => response.error_response(unfenced(problem)),
+        };
+    }
+    if problem.kind() == Kind::Fenced {
+        return response.error_response(no_primary());
+    }
+    instead_of_a_dead_replica(app, route, state, bearer, response).await
+}
+
+fn no_primary() -> Problem {
+    Problem::new(Kind::NoPrimary, "The primary has moved; send the request again.")
+}
+
+fn problem_of(response: &ServiceResponse<BoxBody>) -> Option<&Problem> {
+    response.response().error().and_then(|error| error.as_error::<Problem>())
+}
+
+/// The problem of a write that may have been carried out.
+fn unknown(state: &RequestState) -> Problem {
+    match &state.facts.borrow().write {
+        Some(write) => Problem::outcome_unknown(write.key.as_str()),
+        None => no_primary(),
+    }
+}
+
+/// What was answered as the primary's word holds only if this process was the primary's to the end:
+/// past its lease another epoch may have begun. A write that was committed is not acknowledged
+/// then, and what a strong read saw may be old.
+async fn still(
+    app: &App,
+    route: &Route,
+    state: &RequestState,
+    response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
+    let (written_in, strong) = {
+        let facts = state.facts.borrow();
+        (facts.write.as_ref().map(|write| write.epoch), facts.consistency == Consistency::Strong)
+    };
+    if problem_of(&response).is_some_and(|problem| problem.kind() == Kind::Fenced) {
+        return response;
+    }
+    let now = app.clock.monotonic();
+    match written_in {
+        Some(epoch) if app.topology.lease_until(epoch).is_some_and(|until| until > now) => response,
+        Some(_) => response.error_response(unknown(state)),
+        None if strong && !route.is_write() => {
+            let PrimaryView::Here(epoch) = app.primary() else {
+                return response.error_response(no_primary());
+            };
+            if app.topology.is_still_primary(epoch, state.op().deadline).await {
+                response
+            } else {
+                response.error_response(no_primary())
+            }
+        }
+        None => response,
+    }
 }
 
 /// The gate of the internal listener.
@@ -74,7 +196,10 @@ pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxB
     state.facts.borrow_mut().mounted = Some(index);
     let route = &ROUTES[index];
     let mut response = match admit_peer(&app, route, &state, &mut request).await {
-        Ok(()) => next.call(request).await?,
+        Ok(()) => {
+            let response = next.call(request).await?;
+            of_a_moving_primary(&app, still(&app, route, &state, response).await)
+        }
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
             request.error_response(problem)
@@ -82,6 +207,18 @@ pub async fn internal(index: usize, mut request: ServiceRequest, next: Next<BoxB
     };
     headers::stamp(&app, &state, &mut response);
     Ok(response)
+}
+
+/// Had no effect because the primary moves: the edge then waits for the next one.
+fn of_a_moving_primary(app: &App, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let no_effect = problem_of(&response)
+        .is_some_and(|problem| matches!(problem.kind(), Kind::Unavailable | Kind::NoPrimary));
+    let elsewhere = !matches!(app.primary(), PrimaryView::Here(_));
+    if no_effect && (elsewhere || hold::is_moving(app)) {
+        let problem = Problem::new(Kind::Fenced, "The primary is moving.");
+        return response.error_response(problem.header("retry-after", "1"));
+    }
+    response
 }
 
 fn app_of(request: &ServiceRequest) -> Data<App> {
@@ -227,7 +364,7 @@ fn permit(route: &Route, principal: &Principal) -> Result<(), Problem> {
 fn view(app: &App, bookmark: Option<Bookmark>) -> View {
     let now = app.clock.monotonic();
     let (local, lag) = app.topology.look(|snapshot| {
-        let local = snapshot.own.as_ref().map(|own| match bookmark {
+        let local = snapshot.readable().map(|own| match bookmark {
             Some(bookmark) => own.standing(bookmark),
             None => At::Reached,
         });
@@ -239,6 +376,13 @@ fn view(app: &App, bookmark: Option<Bookmark>) -> View {
 /// Decides, waits if that is the decision, and decides again.
 async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, Problem> {
     let mut decision = decide(ask, &view(app, ask.bookmark));
+    if decision == Decision::Refuse(Refusal::NoPrimary)
+        && (ask.intent == Intent::Write || ask.consistency == Consistency::Strong)
+        && hold::is_moving(app)
+        && hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
+    {
+        decision = decide(ask, &view(app, ask.bookmark));
+    }
     if let Decision::WaitThenLocal(bookmark) = decision {
         decision = wait(app, state, ask, bookmark).await;
     }
@@ -277,18 +421,14 @@ async fn wait(app: &App, state: &RequestState, ask: Ask, bookmark: Bookmark) -> 
             decision => decision,
         },
         (Waited::Lost, Some(At::Lost { lost_after })) => {
-            Decision::Refuse(crate::routing::Refusal::BookmarkLost { lost_after })
+            Decision::Refuse(Refusal::BookmarkLost { lost_after })
         }
         _ => decide_after_wait(&view),
     }
 }
 
-fn refusal_problem(
-    app: &App,
-    refusal: crate::routing::Refusal,
-    bookmark: Option<Bookmark>,
-) -> Problem {
-    if matches!(refusal, crate::routing::Refusal::BookmarkLost { .. }) {
+fn refusal_problem(app: &App, refusal: Refusal, bookmark: Option<Bookmark>) -> Problem {
+    if matches!(refusal, Refusal::BookmarkLost { .. }) {
         app.metrics.bookmarks_lost.inc();
     }
     let resume = app.topology.look(|snapshot| snapshot.own.as_ref().map(|own| own.position()));
@@ -299,14 +439,14 @@ fn at_primary(app: &App) -> Result<Decision, Problem> {
     match app.primary() {
         PrimaryView::Peer(region, epoch) => Ok(Decision::Forward(region, epoch)),
         // Not found here and nobody else to ask: that is not "unauthorized".
-        _ => Err(refusal_problem(app, crate::routing::Refusal::NoPrimary, None)),
+        _ => Err(refusal_problem(app, Refusal::NoPrimary, None)),
     }
 }
 
 /// Fixes the epoch of a write that is carried out here.
 fn here(app: &App, state: &RequestState) -> Result<(), Problem> {
     let PrimaryView::Here(epoch) = app.primary() else {
-        return Err(refusal_problem(app, crate::routing::Refusal::NoPrimary, None));
+        return Err(refusal_problem(app, Refusal::NoPrimary, None));
     };
     let mut facts = state.facts.borrow_mut();
     if let Some(write) = facts.write.take() {

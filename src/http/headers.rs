@@ -140,7 +140,13 @@ pub fn digest(request: &ServiceRequest, body: &[u8]) -> [u8; 32] {
 pub fn stamp<B>(app: &App, state: &RequestState, response: &mut ServiceResponse<B>) {
     let browser = is_browser(response.request().headers());
     let mut facts = state.facts.borrow_mut();
-    facts.epoch = app.topology.look(|snapshot| snapshot.epoch_highest());
+    // A write is answered in the epoch it was carried out in, whatever has begun since.
+    let written_in = match facts.answered {
+        Some(Answered::Local | Answered::Waited) => facts.write.as_ref().map(|write| write.epoch),
+        _ => None,
+    };
+    let known = || app.topology.look(|snapshot| snapshot.epoch_highest());
+    facts.epoch = written_in.or_else(known);
     if let Some(problem) =
         response.response().error().and_then(|e| e.as_error::<super::problem::Problem>())
     {

@@ -52,7 +52,8 @@ const RETURNED: [&str; 14] = [
 /// Carries a request to the primary and brings its answer back.
 ///
 /// # Errors
-/// When there is none: `no-primary` if it had no effect, `outcome-unknown` if it may have had.
+/// When there is none: `fenced` or `no-primary` if it had no effect, `outcome-unknown` if it may have
+/// had.
 pub async fn carry(
     app: &App,
     state: &RequestState,
@@ -85,9 +86,9 @@ pub async fn carry(
         }
         _ => Problem::from(error),
     })?;
-    // The primary has moved on, or never was one: nothing was done, and the client cannot help it.
+    // The primary has moved on, or never was one: nothing was done.
     if incoming.status == StatusCode::MISDIRECTED_REQUEST.as_u16() {
-        return Err(Problem::new(Kind::NoPrimary, "The primary is moving."));
+        return Err(Problem::new(Kind::Fenced, "The primary is moving."));
     }
     let problem = incoming.problem().and_then(|name| Kind::named(&name));
     // Two regions whose clocks or keys differ: neither the client's fault, nor one that passes.

@@ -102,7 +102,11 @@ pub fn report(app: &App) -> TopologyReport {
 ///
 /// # Errors
 /// `untrusted`.
-pub async fn ask(app: Data<App>, request: HttpRequest, body: String) -> Result<HttpResponse, Problem> {
+pub async fn ask(
+    app: Data<App>,
+    request: HttpRequest,
+    body: String,
+) -> Result<HttpResponse, Problem> {
     let state = RequestState::find(&request);
     let asked = Asked::open(&app.sealer, &body, &app.region, state.op().now());
     let asked = asked.map_err(|why| {

@@ -15,6 +15,7 @@ mod gate;
 mod gauges;
 mod headers;
 mod health;
+mod hold;
 mod hop;
 mod internal;
 mod items;

@@ -229,7 +229,8 @@ mod tests {
     /// fenced is as good as none.
     fn check(ask: Ask, standing: Option<Standing>, lag: Option<u64>, expected: [Decision; 4]) {
         let fenced = expected[3].clone();
-        for (primary, expected) in primaries().into_iter().zip(expected.into_iter().chain([fenced])) {
+        for (primary, expected) in primaries().into_iter().zip(expected.into_iter().chain([fenced]))
+        {
             let view = View { local: standing, lag: lag.map(Duration::from_millis), primary };
             assert_eq!(decide(ask, &view), expected, "{ask:?} {view:?}");
         }

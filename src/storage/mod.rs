@@ -2,7 +2,8 @@
 //!
 //! The global plane ([`global`]) is one writable Postgres and its replicas; this process talks to
 //! its own region's instance only. [`redis`] is the region's own and holds nothing that must
-//! survive it. [`migrate`] owns the schema; nothing else changes it.
+//! survive it. [`migrate`] owns the schema; nothing else changes it. [`control`] moves the instance
+//! itself: what it is, whom it follows, whether it takes writes.
 //!
 //! Invariants:
 //! - a tenant's rows are reached with a [`TenantScope`], and only a credential's look-up mints one;
@@ -15,6 +16,7 @@
 //! Postgres or Redis is down every call ends within its bound as [`StorageError::Unavailable`] or
 //! [`StorageError::Timeout`], and connections come back by themselves.
 
+pub mod control;
 pub mod error;
 pub mod global;
 pub mod migrate;

@@ -7,28 +7,43 @@ use super::{lease::Promise, report::Role};
 use crate::vocab::{Epoch, EpochStart, Lsn, Region};
 use serde::{Deserialize, Serialize};
 
-/// One step, for one region's database.
+/// One step, for one region's database. Those of a promotion carry its promise: a region that has
+/// promised something later since refuses them, however late they come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum Order {
     /// Tell all of the instance.
     Look,
     /// Receive no more log from whoever is followed, for good, so that its position is final.
-    Detach,
+    Detach {
+        promise: Promise,
+    },
     /// Take no more writes, end those under way, and tell the final position.
-    Fence,
+    Fence {
+        promise: Promise,
+    },
     /// Stop being a standby.
-    Promote,
+    Promote {
+        promise: Promise,
+    },
     /// Begin the promised epoch: slots, durability, the epoch's row, and no fence.
-    Begin { promise: Promise },
+    Begin {
+        promise: Promise,
+    },
     /// Follow that region.
-    Follow { region: Region },
+    Follow {
+        region: Region,
+    },
     /// By the agent, with Postgres stopped: keep what the old timeline had.
     Keep,
     /// By the agent: go back to where that region's timeline left this one, and follow it.
-    Rewind { region: Region },
+    Rewind {
+        region: Region,
+    },
     /// By the agent: become a fresh copy of that region's database.
-    Rebuild { region: Region },
+    Rebuild {
+        region: Region,
+    },
     Stop,
     Start,
 }
@@ -41,11 +56,17 @@ pub enum Outcome {
     /// It is as told.
     Instance(Box<Instance>),
     /// The final position of a database that was fenced, or where an epoch began.
-    At { lsn: Lsn },
+    At {
+        lsn: Lsn,
+    },
     /// Where the agent has kept something.
-    Kept { place: String },
+    Kept {
+        place: String,
+    },
     /// It cannot be done as things are; nothing was.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// A region's instance, as its control role sees it.

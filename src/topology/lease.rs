@@ -226,9 +226,8 @@ pub fn judge_promise(
         Err(record) => return (Promised::Quiet { left_ms: term_ms }, Some(record)),
     };
     // An epoch that has begun is promised to nobody, unless it is the one that was.
-    let same = |promise: &Promise| {
-        (promise.epoch, &promise.region) == (wanted.epoch, &wanted.region)
-    };
+    let same =
+        |promise: &Promise| (promise.epoch, &promise.region) == (wanted.epoch, &wanted.region);
     let again = record.promise.as_ref().is_some_and(same);
     let granted = record.grant.as_ref().map(|grant| (grant.epoch, &grant.region));
     let over = record.promise.as_ref().filter(|kept| kept.epoch >= wanted.epoch && !same(kept));
@@ -244,9 +243,7 @@ pub fn judge_promise(
         Promised::Quiet { left_ms: record.quiet_until_ms - now_ms }
     } else {
         let before = record.grant.as_ref().filter(|grant| grant.epoch < wanted.epoch);
-        Promised::Yes {
-            left_ms: before.map_or(0, |grant| grant.until_ms.saturating_sub(now_ms)),
-        }
+        Promised::Yes { left_ms: before.map_or(0, |grant| grant.until_ms.saturating_sub(now_ms)) }
     };
     if matches!(answer, Promised::Yes { .. }) && record.promise.as_ref() != Some(wanted) {
         record.promise = Some(wanted.clone());

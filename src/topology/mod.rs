@@ -82,8 +82,7 @@ impl Topology {
         lease: LeaseConfig,
         clock: SharedClock,
     ) -> Self {
-        let peers: BTreeMap<_, _> =
-            peers.into_iter().map(|peer| (peer, Peer::default())).collect();
+        let peers: BTreeMap<_, _> = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
         let majority_heard = majority(peers.len() + 1) == 1;
         let snapshot = Snapshot {
             region,
@@ -218,12 +217,18 @@ impl Topology {
         matches!(seen, Ok(Ok(_))) && self.primary() == PrimaryAt::Here(epoch)
     }
 
-    /// Waits until some region is known to take writes.
-    pub async fn wait_for_primary(&self, deadline: Instant) -> PrimaryAt {
+    /// Waits until some region is known, from later than `after`, to take writes.
+    pub async fn wait_for_primary(&self, after: Instant, deadline: Instant) -> PrimaryAt {
         let mut snapshots = self.subscribe();
         let known = snapshots.wait_for(|snapshot| {
-            let at = snapshot.primary(self.now(), self.inner.stale_after);
-            matches!(at, PrimaryAt::Here(_) | PrimaryAt::Peer(..))
+            let known_at = match snapshot.primary(self.now(), self.inner.stale_after) {
+                PrimaryAt::Here(_) => snapshot.own.as_ref().map(|own| own.asked_at),
+                PrimaryAt::Peer(region, _) => {
+                    snapshot.peers.get(&region).and_then(|peer| peer.heard_at)
+                }
+                PrimaryAt::Fenced(_) | PrimaryAt::Unknown => None,
+            };
+            known_at > Some(after)
         });
         // Past the deadline whatever is known then.
         let _ = tokio::time::timeout_at(deadline.into(), known).await;

@@ -140,8 +140,6 @@ impl Asker {
         let answer = request.send().await.map_err(ProbeError::NoAnswer)?;
         let body = body(answer).await?;
         let sealed = std::str::from_utf8(&body).map_err(|_| Refused::Malformed);
-        sealed
-            .and_then(|sealed| asked.answer(&self.sealer, sealed))
-            .map_err(ProbeError::Untrusted)
+        sealed.and_then(|sealed| asked.answer(&self.sealer, sealed)).map_err(ProbeError::Untrusted)
     }
 }

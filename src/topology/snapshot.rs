@@ -108,7 +108,9 @@ impl Quarantine {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Deposed => "quarantined: a later epoch has begun elsewhere; `godwit rejoin` it",
-            Self::Diverged => "quarantined: it went on where its epoch had ended; `godwit rejoin` it",
+            Self::Diverged => {
+                "quarantined: it went on where its epoch had ended; `godwit rejoin` it"
+            }
             Self::Unconfirmed => "quarantined until a majority of regions confirms its epoch",
         }
     }
@@ -185,10 +187,10 @@ impl Snapshot {
         let next = after.min_by_key(|start| start.epoch);
         match (own.role, next) {
             // Just promoted, its own epoch's row yet to be written, is no reason.
-            (Role::Primary, Some(next)) if next.region != self.region => {
-                Some(Quarantine::Deposed)
-            }
-            (Role::Replica, Some(next)) if own.lsn > next.start_lsn && own.streaming != Some(true) => {
+            (Role::Primary, Some(next)) if next.region != self.region => Some(Quarantine::Deposed),
+            (Role::Replica, Some(next))
+                if own.lsn > next.start_lsn && own.streaming != Some(true) =>
+            {
                 Some(Quarantine::Diverged)
             }
             (Role::Primary, _) if !self.majority_heard => Some(Quarantine::Unconfirmed),

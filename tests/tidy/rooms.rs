@@ -74,6 +74,7 @@ const AWARE: &[&str] = &[
     "gauges",
     "headers",
     "health",
+    "hold",
     "hop",
     "internal",
     "problem",

@@ -143,8 +143,7 @@ pub struct LeaseMetrics {
 
 impl LeaseMetrics {
     pub(super) fn new(answers: &IntCounterVec, peer: &Region) -> Self {
-        let answer =
-            |a: &LeaseAnswer| answers.with_label_values(&[peer.as_str(), a.as_str()]);
+        let answer = |a: &LeaseAnswer| answers.with_label_values(&[peer.as_str(), a.as_str()]);
         Self { answers: LeaseAnswer::ALL.iter().map(answer).collect() }
     }
 

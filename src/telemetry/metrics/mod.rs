@@ -10,8 +10,8 @@ mod process;
 
 pub use handles::{Counters, Gauges, LeaseMetrics, LoopMetrics, PeerMetrics, RouteMetrics};
 pub use labels::{
-    Breaker, Bucket, ForwardOutcome, Label, LeaseAnswer, Pool, PoolState, QueueState, RateDecision, Role, Route,
-    SessionSource, SpanOutcome, TickOutcome, Verdict, WaitOutcome,
+    Breaker, Bucket, ForwardOutcome, Label, LeaseAnswer, Pool, PoolState, QueueState, RateDecision,
+    Role, Route, SessionSource, SpanOutcome, TickOutcome, Verdict, WaitOutcome,
 };
 
 use super::Telemetry;

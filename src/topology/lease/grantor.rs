@@ -45,9 +45,8 @@ impl Grantor {
         if term_ms != self.term_ms {
             return Ok(Verdict::OtherTerm { term_ms: self.term_ms });
         }
-        let outranks = |kept: &Promise| {
-            kept.epoch > epoch || (kept.epoch == epoch && kept.region != *region)
-        };
+        let outranks =
+            |kept: &Promise| kept.epoch > epoch || (kept.epoch == epoch && kept.region != *region);
         if let Some(kept) = self.promised().filter(outranks) {
             return Ok(Verdict::Outranked { epoch: kept.epoch });
         }

@@ -257,8 +257,7 @@ impl World {
                 let Process { epoch, region, .. } = &self.processes[process];
                 let wanted = Promise { epoch: *epoch, region: region.clone(), planned: false };
                 let (found, known) = self.found(store);
-                let (answer, record) =
-                    judge_promise(&found, &wanted, known, self.config.term_ms);
+                let (answer, record) = judge_promise(&found, &wanted, known, self.config.term_ms);
                 self.keep(store, record);
                 if let Promised::Yes { left_ms } = answer {
                     self.send(Message::Promised { process, store, left_ms });

@@ -1,0 +1,113 @@
+//! Held: a write, or a strong read, that met a primary which is moving, or none just now, waits for
+//! the next one instead of failing.
+//!
+//! What had no effect is carried to the new primary as if it came now. What may have had one is too:
+//! every write has a key, so the new primary either finds its record or carries it out. A write of
+//! an old epoch that is committed after all, on a database that has been left behind, was never
+//! acknowledged. All of it ends within `routing.hold_ms_max`.
+
+use super::{
+    app::App,
+    hop,
+    problem::{Kind, Problem},
+    request::RequestState,
+    routes::Route,
+};
+use crate::{
+    routing::{Consistency, PrimaryView, envelope::Bearer},
+    topology::PrimaryAt,
+    vocab::{Epoch, Region},
+};
+use actix_web::{HttpRequest, HttpResponse, web::Bytes};
+use std::time::{Duration, Instant};
+
+/// Left of a request's time for the hop after the wait.
+const LEFT_FOR_THE_HOP: Duration = Duration::from_millis(500);
+
+/// How a request that is carried ended.
+pub enum Carried {
+    Answered(HttpResponse),
+    /// This region has become the primary: it is to be carried out here.
+    Here,
+}
+
+/// Whether another primary could do what this one has not: it is moving, or no longer one.
+#[must_use]
+pub fn is_worth_holding(app: &App, state: &RequestState, route: &Route, problem: &Problem) -> bool {
+    let strong = state.facts.borrow().consistency == Consistency::Strong;
+    if !route.is_write() && !strong {
+        return false;
+    }
+    match problem.kind() {
+        Kind::Fenced => true,
+        Kind::NoPrimary | Kind::Unavailable | Kind::OutcomeUnknown => is_moving(app),
+        _ => false,
+    }
+}
+
+/// Whether a promotion is under way.
+#[must_use]
+pub fn is_moving(app: &App) -> bool {
+    app.topology.look(|snapshot| snapshot.moving().is_some())
+}
+
+/// Waits for a region that is known, from later than `after`, to take writes. `None` when the time
+/// to hold is up.
+pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Option<PrimaryView> {
+    let budget = Duration::from_millis(app.config.routing.hold_ms_max);
+    let end = state.op().deadline.checked_sub(LEFT_FOR_THE_HOP)?.min(state.started + budget);
+    match app.topology.wait_for_primary(after, end).await {
+        PrimaryAt::Unknown | PrimaryAt::Fenced(_) => None,
+        PrimaryAt::Here(_) | PrimaryAt::Peer(..) => Some(app.primary()),
+    }
+}
+
+/// Carries a request to the primary, and on to the next one for as long as it moves. `before` is how
+/// an attempt here has ended.
+///
+/// # Errors
+/// The last attempt's; an unknown outcome stays one unless an answer settles it.
+#[expect(clippy::too_many_arguments, reason = "what makes a hop, and where it begins")]
+pub async fn carry(
+    app: &App,
+    route: &Route,
+    state: &RequestState,
+    request: &HttpRequest,
+    mut to: Option<(Region, Epoch)>,
+    bearer: &Bearer,
+    body: &Bytes,
+    mut before: Option<Problem>,
+) -> Result<Carried, Problem> {
+    let unknown = |problem: &Problem| problem.kind() == Kind::OutcomeUnknown;
+    loop {
+        let asked_at = app.clock.monotonic();
+        if let Some((region, epoch)) = to.take() {
+            let (bearer, body) = (bearer.clone(), body.clone());
+            let answer = hop::carry(app, state, request, &region, epoch, bearer, body).await;
+            let problem = match answer {
+                Ok(answer) => match before.filter(unknown) {
+                    // It tells of this attempt, not of the one before.
+                    Some(before) if answer.status().is_server_error() => before,
+                    _ => return Ok(Carried::Answered(answer)),
+                },
+                Err(problem) => before.filter(unknown).unwrap_or(problem),
+            };
+            if !is_worth_holding(app, state, route, &problem) {
+                return Err(problem);
+            }
+            before = Some(problem);
+        }
+        match next_primary(app, state, asked_at).await {
+            Some(PrimaryView::Peer(region, epoch)) => to = Some((region, epoch)),
+            // An outcome that is unknown is asked for at the primary, wherever that is: see `gate`.
+            Some(PrimaryView::Here(_)) if !before.as_ref().is_some_and(unknown) => {
+                return Ok(Carried::Here);
+            }
+            _ => return Err(before.unwrap_or_else(none)),
+        }
+    }
+}
+
+fn none() -> Problem {
+    Problem::new(Kind::NoPrimary, "No region takes writes at this moment.")
+}
