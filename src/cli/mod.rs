@@ -6,6 +6,7 @@
 
 mod client;
 mod doctor;
+mod failover;
 mod import;
 mod key;
 mod lab;
@@ -39,8 +40,11 @@ enum Command {
     Lab(lab::Lab),
     Migrate(migrate::Migrate),
     Openapi(openapi::OpenApi),
+    Promote(failover::Promote),
+    Rejoin(failover::Rejoin),
     Serve(serve::Serve),
     Status(status::Status),
+    Switchover(failover::Switchover),
     Tenant(tenant::Tenant),
 }
 
@@ -57,8 +61,11 @@ impl Cli {
             Command::Lab(lab) => lab.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Openapi(openapi) => openapi.run(),
+            Command::Promote(promote) => promote.run(),
+            Command::Rejoin(rejoin) => rejoin.run(),
             Command::Serve(serve) => serve.run(),
             Command::Status(status) => status.run(),
+            Command::Switchover(switchover) => switchover.run(),
             Command::Tenant(tenant) => tenant.run(),
         };
         match done {

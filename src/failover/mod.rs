@@ -6,8 +6,15 @@
 //! instance to where the topology says it belongs.
 
 pub mod drill;
+pub mod execute;
 mod keeper;
+pub mod observe;
+pub mod plan;
 mod region;
+pub mod rejoin;
 
+pub use execute::{Progress, Report, Run, Stopped};
 pub use keeper::KeeperLoop;
+pub use observe::{Cluster, Sight};
+pub use plan::{Move, Plan, Step, plan};
 pub use region::RegionAnswers;

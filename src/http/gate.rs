@@ -376,15 +376,18 @@ fn view(app: &App, bookmark: Option<Bookmark>) -> View {
 /// Decides, waits if that is the decision, and decides again.
 async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, Problem> {
     let mut decision = decide(ask, &view(app, ask.bookmark));
-    if decision == Decision::Refuse(Refusal::NoPrimary)
-        && (ask.intent == Intent::Write || ask.consistency == Consistency::Strong)
+    if let Decision::WaitThenLocal(bookmark) = decision {
+        decision = wait(app, state, ask, bookmark).await;
+    }
+    // Whoever needs a primary that moves waits for the next one.
+    if matches!(decision, Decision::Refuse(Refusal::NoPrimary | Refusal::BookmarkTimeout))
         && hold::is_moving(app)
         && hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
     {
-        decision = decide(ask, &view(app, ask.bookmark));
-    }
-    if let Decision::WaitThenLocal(bookmark) = decision {
-        decision = wait(app, state, ask, bookmark).await;
+        decision = match decide(ask, &view(app, ask.bookmark)) {
+            Decision::WaitThenLocal(_) => decide_after_wait(&view(app, ask.bookmark)),
+            decision => decision,
+        };
     }
     if decision == Decision::Local {
         let mut facts = state.facts.borrow_mut();

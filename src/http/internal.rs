@@ -62,6 +62,11 @@ pub fn report(app: &App) -> TopologyReport {
     let snapshot = app.topology.look(Clone::clone);
     let own = snapshot.own.as_ref();
     let lag = snapshot.lag;
+    let primary = match app.topology.primary() {
+        PrimaryAt::Here(_) => Some(app.region.clone()),
+        PrimaryAt::Peer(region, _) => Some(region),
+        PrimaryAt::Fenced(_) | PrimaryAt::Unknown => None,
+    };
     TopologyReport {
         region: app.region.clone(),
         process: app.process.clone(),
@@ -75,7 +80,8 @@ pub fn report(app: &App) -> TopologyReport {
         lag_ms: lag.map(|lag| millis(lag.bound(now))),
         lag_bytes: lag.and_then(|lag| lag.bytes),
         streaming: own.and_then(|own| own.streaming),
-        writable: matches!(app.topology.primary(), PrimaryAt::Here(_)),
+        writable: primary.as_ref() == Some(&app.region),
+        primary,
         lease_ms: snapshot.lease.map(|lease| left_ms(lease, now)),
         promise: snapshot.promise.clone(),
         quarantine: snapshot.quarantine().map(|why| why.reason().to_owned()),

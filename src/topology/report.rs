@@ -43,6 +43,9 @@ pub struct TopologyReport {
     /// Whether it takes writes now: the primary, with a lease, not fenced.
     #[serde(default)]
     pub writable: bool,
+    /// The region that takes writes, as far as this process knows now.
+    #[serde(default)]
+    pub primary: Option<Region>,
     /// What is left of this process's lease, in milliseconds; null without one.
     #[serde(default)]
     pub lease_ms: Option<u64>,

@@ -33,6 +33,7 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         lag_bytes: None,
         streaming: None,
         writable: role == Role::Primary,
+        primary: None,
         lease_ms: None,
         promise: None,
         quarantine: None,

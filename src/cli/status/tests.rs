@@ -20,6 +20,7 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         lag_bytes: lag.map(|(_, bytes)| bytes),
         streaming: role.map(|role| role == Role::Replica),
         writable: role == Some(Role::Primary),
+        primary: None,
         lease_ms: (role == Some(Role::Primary)).then_some(2_400),
         promise: None,
         quarantine: None,

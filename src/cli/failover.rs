@@ -1,0 +1,255 @@
+//! `godwit switchover`, `godwit promote`, `godwit rejoin`: what on-call types. Each looks, says what it
+//! would do and why not, asks, acts, and can be run again wherever it was stopped.
+
+use super::{Misused, Output, Refused, Target, block_on, status};
+use crate::{
+    config::Config,
+    failover::{self, Cluster, Move, Plan, Progress, Report, Run, Sight, Stopped, rejoin},
+    topology::{probe::peer_client, seal::Sealer},
+    vocab::{Op, OpKind, Region},
+};
+use serde::Serialize;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+/// Longest run of a command, agent aside.
+const BUDGET: Duration = Duration::from_secs(300);
+
+/// What the three have in common.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The region
+    #[arg(value_name = "REGION")]
+    region: Region,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Tell each step on standard error as it is done, in a pipe too
+    #[arg(long)]
+    progress: bool,
+    #[command(flatten)]
+    target: Target,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Hand the primary to another region; both are alive, and nothing is lost
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example: godwit switchover eu-west-1
+         godwit switchover eu-west-1 --yes --output json
+
+Writes are held at every region's gate and let through to the new primary. The old one follows it. Run
+again after an interruption, it goes on from there; `godwit switchover OLD` takes an unfinished one back.")]
+pub struct Switchover {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Make a replica the primary; the primary is gone
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example: godwit promote eu-west-1 --dry-run
+         godwit promote eu-west-1 --accept-data-loss
+
+Refuses while another replica has more, and unless no acknowledged write can be lost. What is lost after
+all is listed by `godwit rejoin` once the old primary is back.")]
+pub struct Promote {
+    #[command(flatten)]
+    common: Common,
+    /// Promote even if writes that were acknowledged may be lost
+    #[arg(long)]
+    accept_data_loss: bool,
+}
+
+/// Bring a region whose database has left the cluster's history back as a replica
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example: godwit rejoin us-east-1
+
+Keeps a copy of what its log had, goes back to where its epoch ended (pg_rewind, or a fresh copy), and
+follows the primary.")]
+pub struct Rejoin {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Switchover {
+    pub fn run(self) -> anyhow::Result<()> {
+        self.common.run(Move::Switchover)
+    }
+}
+
+impl Promote {
+    pub fn run(self) -> anyhow::Result<()> {
+        self.common.run(Move::Promote { accept_data_loss: self.accept_data_loss })
+    }
+}
+
+/// The cluster that a command acts on.
+fn cluster(target: &Target, config: &Config) -> anyhow::Result<Cluster> {
+    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let listeners = status::endpoints(target, config)?;
+    let listeners = listeners.into_iter().map(|endpoint| (endpoint.region, endpoint.url));
+    Ok(Cluster::new(client, Sealer::new(&config.cluster), listeners))
+}
+
+impl Common {
+    fn run(&self, how: Move) -> anyhow::Result<()> {
+        let config = self.target.load()?;
+        let agent_max = Duration::from_secs(config.failover.agent_seconds_max + 10);
+        let op = Op::system(OpKind::Command, BUDGET + 5 * agent_max);
+        block_on(async {
+            let cluster = cluster(&self.target, &config)?;
+            let sight = cluster.observe(&op).await;
+            let planned = failover::plan(&sight, &self.region, how, config.failover.durability);
+            let plan = planned.map_err(|reasons| Refused(refusal(&self.region, &reasons)))?;
+            if self.dry_run {
+                return self.output.print(&plan, |plan| printed(plan));
+            }
+            self.confirm(&printed(&plan))?;
+            let run = Run::new(&cluster, &sight, &plan, agent_max, &op);
+            let report = run.carry_out(|progress| self.tell(progress)).await.map_err(told)?;
+            self.output.print(&report, summary)
+        })
+    }
+
+    /// Asks on a terminal. Elsewhere there is nobody to ask.
+    fn confirm(&self, what: &str) -> anyhow::Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            let word =
+                "nobody can be asked here: say --yes, or --dry-run to see what would be done";
+            return Err(Misused(word.to_owned()).into());
+        }
+        let mut stderr = std::io::stderr();
+        write!(stderr, "{what}\nType the region's name to go on: ")?;
+        let mut answer = String::new();
+        stdin.read_line(&mut answer)?;
+        if answer.trim() == self.region.as_str() {
+            return Ok(());
+        }
+        Err(Refused("not confirmed; nothing was done".to_owned()).into())
+    }
+
+    fn tell(&self, progress: Progress<'_>) {
+        let mut stderr = std::io::stderr();
+        if !self.progress && !stderr.is_terminal() {
+            return;
+        }
+        // Whoever reads along may have gone: no reason to stop in the middle.
+        let _ = match progress {
+            Progress::Begins(step) => writeln!(stderr, "  .. {step}"),
+            Progress::Done(_, told, took) => {
+                writeln!(stderr, "  ok {:>6} ms  {told}", took.as_millis())
+            }
+        };
+    }
+}
+
+#[derive(Serialize)]
+struct Rejoined {
+    region: Region,
+    primary: Region,
+    told: String,
+}
+
+impl Rejoin {
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self { common } = self;
+        let config = common.target.load()?;
+        let agent_max = Duration::from_secs(config.failover.agent_seconds_max + 10);
+        let op = Op::system(OpKind::Command, BUDGET + 5 * agent_max);
+        block_on(async {
+            let cluster = cluster(&common.target, &config)?;
+            let sight = cluster.observe(&op).await;
+            let region = &common.region;
+            let primary = primary(&sight, region)?;
+            let what = format!("{region} goes back to where its epoch ended and follows {primary}");
+            if common.dry_run {
+                return common.output.print(&what, Clone::clone);
+            }
+            common.confirm(&what)?;
+            let told = rejoin::go_back(&cluster, region, &primary, agent_max, &op).await;
+            let told = told.map_err(self::told)?;
+            let rejoined = Rejoined { region: region.clone(), primary, told };
+            common
+                .output
+                .print(&rejoined, |it| format!("{} follows {}: {}", it.region, it.primary, it.told))
+        })
+    }
+}
+
+/// Whom a region that comes back is to follow.
+fn primary(sight: &Sight, region: &Region) -> anyhow::Result<Region> {
+    let refuse = |why: String| Err(Refused(why).into());
+    let Some(current) = sight.current() else {
+        return refuse("no region tells which epoch it is in".to_owned());
+    };
+    if current.region == *region {
+        return refuse(format!("{region} is the primary of epoch {}", current.epoch));
+    }
+    let seen = sight.regions.get(&current.region);
+    if !seen.is_some_and(|seen| seen.report.as_ref().is_ok_and(|report| report.writable)) {
+        return refuse(format!("{}, the primary, does not take writes", current.region));
+    }
+    match sight.regions.get(region).map(|seen| &seen.report) {
+        None => refuse(format!("{region} is not one of the cluster's regions")),
+        Some(Err(why)) => refuse(format!(
+            "{region}: its process does not answer ({why}); it is what brings its database back"
+        )),
+        Some(Ok(_)) => Ok(current.region.clone()),
+    }
+}
+
+fn told(stopped: Stopped) -> anyhow::Error {
+    match stopped {
+        Stopped::Refused(why) => Refused(why).into(),
+        Stopped::Failed(why) => {
+            anyhow::anyhow!("{why}\nWhat was done stays done; run the same command again to go on")
+        }
+    }
+}
+
+fn refusal(region: &Region, reasons: &[String]) -> String {
+    let list: Vec<String> = reasons.iter().map(|reason| format!("\n  - {reason}")).collect();
+    format!("{region} does not become the primary:{}", list.concat())
+}
+
+fn printed(plan: &Plan) -> String {
+    use std::fmt::Write as _;
+    let Plan { promise, from, ends, steps, notes } = plan;
+    let mut text = format!("{from} -> {}, epoch {ends} -> {}\n", promise.region, promise.epoch);
+    // Writing to a string does not fail.
+    for note in notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    for (number, step) in (1..).zip(steps) {
+        let _ = writeln!(text, "  {number}. {step}");
+    }
+    text
+}
+
+fn summary(report: &Report) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!(
+        "{} is the primary of epoch {}: {} ms, of which {} ms waiting for the old primary's lease\n",
+        report.region, report.epoch, report.took_ms, report.lease_wait_ms
+    );
+    // Writing to a string does not fail.
+    for note in &report.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    for step in &report.steps {
+        let _ = writeln!(text, "  {:>6} ms  {}: {}", step.took_ms, step.step, step.told);
+    }
+    text
+}

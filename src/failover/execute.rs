@@ -1,0 +1,420 @@
+//! Carries out a plan, step by step. Whoever runs it may be killed anywhere: what is done stays done,
+//! and the next run finds it so.
+
+use super::{
+    observe::{Cluster, Failure, Sight, order},
+    plan::{Plan, Step},
+};
+use crate::{
+    topology::{
+        FENCE_SEEN, Role,
+        ask::{Answer, Question},
+        control::{Instance, Order, Outcome},
+        lease::{Promised, majority},
+        probe::Asker,
+    },
+    vocab::{Lsn, Op, Region},
+};
+use futures_util::future::join_all;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Longest wait for an answer to an order that takes moments.
+const SOON: Duration = Duration::from_secs(10);
+/// Longest promotion: all that was received is replayed.
+const PROMOTION: Duration = Duration::from_secs(70);
+/// Longest wait for the target to have all that the old primary has.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// Longest wait for every region to send its writes to the new primary.
+const VERIFY: Duration = Duration::from_secs(30);
+/// Longest wait for a region that has to wait out what it may have forgotten.
+const QUIET: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Told as it goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    Begins(&'a Step),
+    /// With what there is to tell of it.
+    Done(&'a Step, &'a str, Duration),
+}
+
+/// How a move went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub region: Region,
+    pub epoch: u32,
+    pub from: Region,
+    /// Where the epoch began.
+    pub began_at: Option<Lsn>,
+    pub steps: Vec<Taken>,
+    /// Time in which nothing could be done but wait for what the old primary had been granted.
+    pub lease_wait_ms: u64,
+    pub took_ms: u64,
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Taken {
+    pub step: String,
+    pub took_ms: u64,
+    pub told: String,
+}
+
+/// Why a move stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// A safety rule said no.
+    #[error("{0}")]
+    Refused(String),
+    /// Something failed; running the command again goes on from there.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused { .. } => Self::Refused(failure.to_string()),
+            Failure::Failed { .. } => Self::Failed(failure.to_string()),
+        }
+    }
+}
+
+/// One run of a plan.
+pub struct Run<'a> {
+    cluster: &'a Cluster,
+    sight: &'a Sight,
+    plan: &'a Plan,
+    op: &'a Op,
+    agent_max: Duration,
+    /// Where the fenced primary ended.
+    final_lsn: Option<Lsn>,
+    /// What those that receive no more have.
+    detached: Vec<(Region, Lsn)>,
+    began_at: Option<Lsn>,
+    /// When what the old primary was granted has run out.
+    granted_until: Option<Instant>,
+    lease_wait: Duration,
+}
+
+impl<'a> Run<'a> {
+    #[must_use]
+    pub fn new(
+        cluster: &'a Cluster,
+        sight: &'a Sight,
+        plan: &'a Plan,
+        agent_max: Duration,
+        op: &'a Op,
+    ) -> Self {
+        Self {
+            cluster,
+            sight,
+            plan,
+            op,
+            agent_max,
+            final_lsn: None,
+            detached: Vec::new(),
+            began_at: None,
+            granted_until: None,
+            lease_wait: Duration::ZERO,
+        }
+    }
+
+    /// Takes every step in turn.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
+    pub async fn carry_out(
+        mut self,
+        mut tell: impl FnMut(Progress<'_>),
+    ) -> Result<Report, Stopped> {
+        let began = self.now();
+        let mut steps = Vec::new();
+        for step in &self.plan.steps {
+            tell(Progress::Begins(step));
+            let step_began = self.now();
+            let told = self.take(step).await?;
+            let took = self.now().saturating_duration_since(step_began);
+            tell(Progress::Done(step, &told, took));
+            steps.push(Taken { step: step.to_string(), took_ms: millis(took), told });
+        }
+        Ok(Report {
+            region: self.plan.promise.region.clone(),
+            epoch: self.plan.promise.epoch.get(),
+            from: self.plan.from.clone(),
+            began_at: self.began_at,
+            steps,
+            lease_wait_ms: millis(self.lease_wait),
+            took_ms: millis(self.now().saturating_duration_since(began)),
+            notes: self.plan.notes.clone(),
+        })
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<String, Stopped> {
+        match step {
+            Step::Promise => self.promise().await,
+            Step::Detach { regions } => self.detach(regions).await,
+            Step::Fence { region } => self.fence(region).await,
+            Step::CatchUp => self.catch_up().await,
+            Step::Release => self.release().await,
+            Step::WaitOut => self.wait_out().await,
+            Step::Promote => self.promote().await,
+            Step::Begin => self.begin().await,
+            Step::Follow { regions } => Ok(self.follow(regions).await),
+            Step::Verify => self.verify().await,
+            Step::Rejoin { region } => {
+                let primary = &self.plan.promise.region;
+                super::rejoin::go_back(self.cluster, region, primary, self.agent_max, self.op).await
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.op.clock.monotonic()
+    }
+
+    fn asker(&self, region: &Region) -> Result<Asker, Stopped> {
+        let asker = self.cluster.asker(self.sight, region);
+        asker.ok_or_else(|| Stopped::Failed(format!("{region} is not one of the regions")))
+    }
+
+    async fn order(
+        &self,
+        to: &Region,
+        what: Order,
+        patience: Duration,
+    ) -> Result<Outcome, Stopped> {
+        Ok(order(&self.asker(to)?, what, patience, self.op).await?)
+    }
+
+    async fn look(&self, region: &Region) -> Result<Instance, Stopped> {
+        match self.order(region, Order::Look, SOON).await? {
+            Outcome::Instance(instance) => Ok(*instance),
+            other => Err(Stopped::Failed(format!("{region} answered {other:?}"))),
+        }
+    }
+
+    async fn promise(&mut self) -> Result<String, Stopped> {
+        let wanted = &self.plan.promise;
+        let needed = majority(self.sight.regions.len());
+        let give_up = self.now() + QUIET;
+        loop {
+            let asked_at = self.now();
+            let asked = self.sight.regions.keys().map(async |region| {
+                let Ok(asker) = self.asker(region) else { return (region, Err("unknown".into())) };
+                let question = Question::Promise(wanted.clone());
+                let answer = match asker.ask(question, Duration::from_secs(3), self.op).await {
+                    Ok(Answer::Promise(answer)) => Ok(answer),
+                    Ok(Answer::Failed { reason }) => Err(reason),
+                    Ok(_) => Err("it answered another question".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                };
+                (region, answer)
+            });
+            let answers = join_all(asked).await;
+            let mut promised = Vec::new();
+            let (mut left_ms, mut why) = (0, Vec::new());
+            for (region, answer) in answers {
+                match answer {
+                    Ok(Promised::Yes { left_ms: left }) => {
+                        promised.push(region.to_string());
+                        left_ms = left_ms.max(left);
+                    }
+                    Ok(Promised::Outranked { epoch, region: by }) => {
+                        let by = by.map_or_else(String::new, |by| format!(" to {by}"));
+                        return Err(Stopped::Refused(format!(
+                            "{region} has promised epoch {epoch}{by}: another move is under way; \
+                             look again with `godwit status`"
+                        )));
+                    }
+                    Ok(Promised::Quiet { left_ms }) => {
+                        why.push(format!("{region} promises nothing for {left_ms} ms more"));
+                    }
+                    Err(reason) => why.push(format!("{region}: {reason}")),
+                }
+            }
+            if promised.len() >= needed {
+                // A tenth more, for clocks that do not run at one speed.
+                let left = Duration::from_millis(left_ms + left_ms / 10);
+                self.granted_until = Some(self.now() + left);
+                return Ok(promised.join(", "));
+            }
+            if self.now() > give_up {
+                return Err(Stopped::Failed(format!(
+                    "only {} of {needed} regions promise: {}",
+                    promised.len(),
+                    why.join("; ")
+                )));
+            }
+            let next = asked_at + Duration::from_millis(250);
+            tokio::time::sleep(next.saturating_duration_since(self.now())).await;
+        }
+    }
+
+    async fn detach(&mut self, regions: &[Region]) -> Result<String, Stopped> {
+        let promise = &self.plan.promise;
+        let detached = regions.iter().map(async |region| {
+            let order = Order::Detach { promise: promise.clone() };
+            self.order(region, order, SOON + SOON).await?;
+            let instance = self.look(region).await?;
+            Ok::<_, Stopped>((region.clone(), instance.reaches()))
+        });
+        let mut told = Vec::new();
+        let mut positions = Vec::new();
+        for (region, detached) in regions.iter().zip(join_all(detached).await) {
+            match detached {
+                Ok((region, lsn)) => {
+                    told.push(format!("{region} at {lsn}"));
+                    positions.push((region, lsn));
+                }
+                // It is then as one that could not be read; the target must not be one.
+                Err(why) if *region != promise.region => told.push(format!("{region}: {why}")),
+                Err(why) => return Err(why),
+            }
+        }
+        let of_target = positions.iter().find(|(region, _)| *region == promise.region);
+        if let Some((_, own)) = of_target
+            && let Some((region, lsn)) = positions.iter().max_by_key(|(_, lsn)| *lsn)
+            && lsn > own
+        {
+            return Err(Stopped::Refused(format!(
+                "{region} has come further than {} meanwhile, to {lsn}: promote {region}",
+                promise.region
+            )));
+        }
+        self.detached = positions;
+        Ok(told.join(", "))
+    }
+
+    async fn fence(&mut self, region: &Region) -> Result<String, Stopped> {
+        let order = Order::Fence { promise: self.plan.promise.clone() };
+        match self.order(region, order, SOON).await? {
+            Outcome::At { lsn } => {
+                self.final_lsn = Some(lsn);
+                // Every process of that region sees it within this.
+                self.granted_until = Some(self.now() + FENCE_SEEN + FENCE_SEEN / 3);
+                Ok(format!("{region} ends at {lsn}"))
+            }
+            other => Err(Stopped::Failed(format!("{region} answered {other:?}"))),
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<String, Stopped> {
+        let target = &self.plan.promise.region;
+        let others = self.detached.iter().map(|(_, lsn)| *lsn);
+        let Some(wanted) = others.chain(self.final_lsn).max() else {
+            return Err(Stopped::Failed("the old primary's end is not known".to_owned()));
+        };
+        let give_up = self.now() + CATCH_UP;
+        loop {
+            let instance = self.look(target).await?;
+            if instance.role == Role::Primary {
+                return Ok("promoted already".to_owned());
+            }
+            let reaches = instance.reaches();
+            if reaches >= wanted {
+                return Ok(format!("{target} has {reaches}"));
+            }
+            if self.now() > give_up {
+                return Err(Stopped::Failed(format!(
+                    "{target} is at {reaches} of {wanted} after {CATCH_UP:?}; `godwit switchover {}` \
+                     takes the move back",
+                    self.plan.from
+                )));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Best effort: a region that does not hear it waits its grant out.
+    async fn release(&mut self) -> Result<String, Stopped> {
+        self.until_granted_has_run_out().await;
+        let question = Question::Release { epoch: self.plan.ends };
+        let asked = self.sight.regions.keys().map(async |region| {
+            let asker = self.asker(region).ok()?;
+            let answer = asker.ask(question.clone(), Duration::from_secs(2), self.op).await;
+            matches!(answer, Ok(Answer::Released)).then(|| region.to_string())
+        });
+        let released: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
+        Ok(released.join(", "))
+    }
+
+    async fn until_granted_has_run_out(&mut self) {
+        let began = self.now();
+        if let Some(until) = self.granted_until {
+            tokio::time::sleep(until.saturating_duration_since(began)).await;
+        }
+        self.lease_wait += self.now().saturating_duration_since(began);
+    }
+
+    async fn wait_out(&mut self) -> Result<String, Stopped> {
+        let began = self.now();
+        self.until_granted_has_run_out().await;
+        Ok(format!("{} ms", millis(self.now().saturating_duration_since(began))))
+    }
+
+    async fn promote(&mut self) -> Result<String, Stopped> {
+        let promise = self.plan.promise.clone();
+        let target = promise.region.clone();
+        self.order(&target, Order::Promote { promise }, PROMOTION).await?;
+        Ok(target.to_string())
+    }
+
+    async fn begin(&mut self) -> Result<String, Stopped> {
+        let promise = self.plan.promise.clone();
+        let (target, epoch) = (promise.region.clone(), promise.epoch);
+        match self.order(&target, Order::Begin { promise }, SOON + SOON).await? {
+            Outcome::At { lsn } => {
+                self.began_at = Some(lsn);
+                Ok(format!("epoch {epoch} at {lsn}"))
+            }
+            other => Err(Stopped::Failed(format!("{target} answered {other:?}"))),
+        }
+    }
+
+    /// Best effort: each region's keeper does it too.
+    async fn follow(&self, regions: &[Region]) -> String {
+        let primary = &self.plan.promise.region;
+        let told = regions.iter().map(async |region| {
+            let order = Order::Follow { region: primary.clone() };
+            match self.order(region, order, SOON).await {
+                Ok(_) => region.to_string(),
+                Err(why) => format!("{region} will by itself ({why})"),
+            }
+        });
+        join_all(told).await.join(", ")
+    }
+
+    async fn verify(&mut self) -> Result<String, Stopped> {
+        let (target, epoch) = (&self.plan.promise.region, self.plan.promise.epoch);
+        let give_up = self.now() + VERIFY;
+        loop {
+            let reports = self.cluster.report(self.sight).await;
+            let sends = |told: &crate::topology::TopologyReport| {
+                told.epoch() == Some(epoch) && told.primary.as_ref() == Some(target)
+            };
+            let (there, not): (Vec<_>, Vec<_>) =
+                reports.iter().partition(|(_, report)| report.as_ref().is_ok_and(sends));
+            let writable = there.iter().any(|(region, _)| region == target);
+            let answering = |(_, report): &&&(Region, Result<_, _>)| report.is_ok();
+            if writable && !not.iter().any(|seen| answering(&seen)) {
+                let names = there.iter().map(|(region, _)| region.to_string());
+                return Ok(names.collect::<Vec<_>>().join(", "));
+            }
+            if self.now() > give_up {
+                let names = not.iter().map(|(region, _)| region.to_string());
+                let names = names.collect::<Vec<_>>().join(", ");
+                return Err(Stopped::Failed(format!(
+                    "{names} do not send writes to {target} within {VERIFY:?}"
+                )));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,371 @@
+//! The plan of a move: a pure function from what was observed to the steps, or to every reason why
+//! there are none.
+
+use super::observe::{Seen, Sight};
+use crate::{
+    config::Durability,
+    topology::{
+        Role,
+        control::Instance,
+        lease::{Promise, majority},
+    },
+    vocab::{Epoch, Region},
+};
+use serde::Serialize;
+use std::fmt;
+
+/// A replica further behind than this is not handed the primary while writes are held for it.
+const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How the primary is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Both are alive: writes are held, nothing is lost.
+    Switchover,
+    /// The primary is gone.
+    Promote { accept_data_loss: bool },
+}
+
+/// One step. Each can tell that it is done already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum Step {
+    /// A majority grants nothing to epochs before this one any more.
+    Promise,
+    /// The primary takes no more writes.
+    Fence { region: Region },
+    /// The target has all that the fenced primary has.
+    CatchUp,
+    /// The fenced primary's lease need not be waited out.
+    Release,
+    /// What the old primary was granted has run out.
+    WaitOut,
+    /// Nobody receives from the old primary any more, and nobody has more than the target.
+    Detach { regions: Vec<Region> },
+    /// The target stops being a standby.
+    Promote,
+    /// The epoch begins, and with it the target takes writes.
+    Begin,
+    /// The others follow it.
+    Follow { regions: Vec<Region> },
+    /// Every region that answers sends its writes there.
+    Verify,
+    /// The old primary goes back to where the epoch began, and follows.
+    Rejoin { region: Region },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The epoch to begin, and where.
+    pub promise: Promise,
+    /// The primary before.
+    pub from: Region,
+    pub ends: Epoch,
+    pub steps: Vec<Step>,
+    /// What whoever says yes should know.
+    pub notes: Vec<String>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |regions: &[Region]| {
+            regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Promise => f.write_str("promise: a majority grants no earlier epoch any more"),
+            Self::Fence { region } => write!(f, "fence: {region} takes no more writes"),
+            Self::CatchUp => f.write_str("catch up: the new primary has all that the old one has"),
+            Self::Release => f.write_str("release: the old primary's lease need not be waited out"),
+            Self::WaitOut => f.write_str("wait: the old primary's lease runs out"),
+            Self::Detach { regions } => {
+                write!(
+                    f,
+                    "detach: {} receive from nobody, so that positions are final",
+                    list(regions)
+                )
+            }
+            Self::Promote => f.write_str("promote: the new primary stops being a standby"),
+            Self::Begin => f.write_str("begin: the epoch's first write"),
+            Self::Follow { regions } => write!(f, "follow: {}", list(regions)),
+            Self::Verify => f.write_str("verify: every region sends its writes to the new primary"),
+            Self::Rejoin { region } => write!(f, "rejoin: {region} follows the new primary"),
+        }
+    }
+}
+
+/// Plans the move of the primary to `target`.
+///
+/// # Errors
+/// Every reason why it must not be done as things are.
+pub fn plan(
+    sight: &Sight,
+    target: &Region,
+    how: Move,
+    durability: Durability,
+) -> Result<Plan, Vec<String>> {
+    let Some(current) = sight.current() else {
+        return Err(vec!["no region tells which epoch it is in".to_owned()]);
+    };
+    let Some(seen) = sight.regions.get(target) else {
+        return Err(vec![format!("{target} is not one of the cluster's regions")]);
+    };
+    let (from, ends) = (current.region.clone(), current.epoch);
+    let mut view = View { sight, target, seen, from: &from, ends, reasons: vec![], notes: vec![] };
+    view.enough_answer();
+    view.target_is_fit();
+    if view.is_primary_already() {
+        return view.settled(how);
+    }
+    let promise = view.promise(how == Move::Switchover)?;
+    let steps = match how {
+        Move::Switchover => view.switchover(),
+        Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
+    };
+    let View { reasons, notes, .. } = view;
+    if reasons.is_empty() { Ok(Plan { promise, from, ends, steps, notes }) } else { Err(reasons) }
+}
+
+struct View<'a> {
+    sight: &'a Sight,
+    target: &'a Region,
+    seen: &'a Seen,
+    from: &'a Region,
+    ends: Epoch,
+    reasons: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl View<'_> {
+    fn answering(&self) -> impl Iterator<Item = (&Region, &Seen)> {
+        self.sight.regions.iter().filter(|(_, seen)| seen.report.is_ok())
+    }
+
+    /// Every other region whose database is a standby of the epoch that ends.
+    fn standbys(&self) -> impl Iterator<Item = (&Region, &Instance)> {
+        self.sight.regions.iter().filter_map(|(region, seen)| {
+            let instance = seen.instance.as_ref().ok()?;
+            let of_it = instance.role == Role::Replica && instance.epoch() == Some(self.ends);
+            (of_it && region != self.from).then_some((region, instance))
+        })
+    }
+
+    fn enough_answer(&mut self) {
+        let (all, answer) = (self.sight.regions.len(), self.answering().count());
+        let needed = majority(all);
+        if answer < needed {
+            self.reasons.push(format!(
+                "{answer} of {all} regions answer and {needed} must: nothing else keeps the old \
+                 primary from going on. Regions that are gone for good are taken out of the settings"
+            ));
+        }
+        for (region, seen) in &self.sight.regions {
+            match (&seen.report, &seen.instance) {
+                (Err(why), _) => self.notes.push(format!("{region} does not answer: {why}")),
+                (Ok(_), Err(why)) => {
+                    self.notes.push(format!("{region}: its database cannot be looked at: {why}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn target_is_fit(&mut self) {
+        let target = self.target;
+        let instance = match (&self.seen.report, &self.seen.instance) {
+            (Err(why), _) => return self.reasons.push(format!("{target} does not answer: {why}")),
+            (_, Err(why)) => {
+                return self.reasons.push(format!("{target}: its database cannot be moved: {why}"));
+            }
+            (_, Ok(instance)) => instance,
+        };
+        let newer = instance.epoch() > Some(self.ends);
+        if instance.epoch() != Some(self.ends) && !newer {
+            let epoch = instance.epoch().map_or("none".to_owned(), |epoch| epoch.to_string());
+            self.reasons.push(format!(
+                "{target} is in epoch {epoch}, the cluster in {}: `godwit rejoin {target}` first",
+                self.ends
+            ));
+        }
+        if let Ok(report) = &self.seen.report
+            && let Some(schema) = &report.schema
+            && schema.starts_with("old")
+        {
+            self.reasons.push(format!("{target}: its schema is {schema}"));
+        }
+    }
+
+    fn is_primary_already(&self) -> bool {
+        let primary = self.seen.instance.as_ref().is_ok_and(|instance| {
+            instance.role == Role::Primary && instance.epoch() == Some(self.ends)
+        });
+        self.from == self.target && primary && self.sight.pending().is_none()
+    }
+
+    /// Nothing to move; what a command before may have left undone is.
+    fn settled(self, how: Move) -> Result<Plan, Vec<String>> {
+        if !self.reasons.is_empty() {
+            return Err(self.reasons);
+        }
+        let follow: Vec<Region> = self.strays().collect();
+        let mut steps = vec![Step::Follow { regions: follow }, Step::Verify];
+        if how == Move::Switchover {
+            // One whose database is down may have been stopped by the command before.
+            let deposed = self.answering().filter(|(region, seen)| {
+                let primary = |instance: &Instance| instance.role == Role::Primary;
+                *region != self.target && seen.instance.as_ref().map_or(true, primary)
+            });
+            steps.extend(deposed.map(|(region, _)| Step::Rejoin { region: region.clone() }));
+        }
+        let mut notes = self.notes;
+        notes.insert(0, format!("{} is the primary of epoch {} already", self.target, self.ends));
+        let promise = Promise {
+            epoch: self.ends,
+            region: self.target.clone(),
+            planned: how == Move::Switchover,
+        };
+        Ok(Plan { promise, from: self.from.clone(), ends: self.ends, steps, notes })
+    }
+
+    /// The promise that is under way for this target, or a new one.
+    fn promise(&mut self, planned: bool) -> Result<Promise, Vec<String>> {
+        let region = self.target.clone();
+        match self.sight.pending() {
+            Some(pending) if pending.region == region && pending.planned == planned => {
+                self.notes.push(format!("goes on with the move to epoch {}", pending.epoch));
+                return Ok(pending.clone());
+            }
+            Some(pending) => self.notes.push(format!(
+                "takes over from an unfinished move to {} in epoch {}",
+                pending.region, pending.epoch
+            )),
+            None => {}
+        }
+        let Some(epoch) = self.sight.next_epoch() else {
+            return Err(vec!["there are no more epochs".to_owned()]);
+        };
+        Ok(Promise { epoch, region, planned })
+    }
+
+    /// Standbys that are told to follow, the target aside.
+    fn strays(&self) -> impl Iterator<Item = Region> {
+        let others = self.sight.regions.iter().filter(|(region, seen)| {
+            let standby = |instance: &Instance| instance.role == Role::Replica;
+            *region != self.target && seen.instance.as_ref().is_ok_and(standby)
+        });
+        others.map(|(region, _)| region.clone())
+    }
+
+    fn switchover(&mut self) -> Vec<Step> {
+        let (from, target) = (self.from, self.target);
+        let begins = [Step::Promote, Step::Begin];
+        if from == target {
+            // Taken back from a move that came no further.
+            let rest = [Step::Follow { regions: self.strays().collect() }, Step::Verify];
+            return [Step::Promise].into_iter().chain(begins).chain(rest).collect();
+        }
+        let old = self.sight.regions.get(from).map(|seen| &seen.instance);
+        let old = old.and_then(|instance| instance.as_ref().ok());
+        let Some(old) = old.filter(|old| old.role == Role::Primary) else {
+            self.reasons.push(format!(
+                "{from}, the primary, cannot be asked: `godwit promote {target}` moves on without it"
+            ));
+            return Vec::new();
+        };
+        if let Ok(instance) = &self.seen.instance
+            && instance.role == Role::Replica
+        {
+            let behind = old.lsn.bytes_since(instance.reaches());
+            if !instance.receiving {
+                self.reasons.push(format!("{target} receives no log from {from}"));
+            } else if behind > HANDOVER_BYTES_MAX {
+                self.reasons.push(format!(
+                    "{target} is {behind} bytes behind: writes would be held for too long"
+                ));
+            }
+        }
+        let others: Vec<Region> = self.strays().filter(|region| region != from).collect();
+        // The others stop receiving first, while writes go on: what the fenced primary still logs
+        // by itself must not take them past where the epoch will begin.
+        let first = [
+            Step::Promise,
+            Step::Detach { regions: others.clone() },
+            Step::Fence { region: from.clone() },
+            Step::CatchUp,
+            Step::Release,
+        ];
+        let last =
+            [Step::Follow { regions: others }, Step::Verify, Step::Rejoin { region: from.clone() }];
+        first.into_iter().chain(begins).chain(last).collect()
+    }
+
+    fn promote(&mut self, accept_data_loss: bool, durability: Durability) -> Vec<Step> {
+        let (from, target) = (self.from, self.target);
+        let old = self.sight.regions.get(from);
+        if old.is_some_and(|old| old.report.as_ref().is_ok_and(|report| report.writable))
+            && from != target
+        {
+            self.reasons.push(format!(
+                "{from} is the primary and takes writes: `godwit switchover {target}` loses none"
+            ));
+        }
+        let standbys: Vec<(&Region, &Instance)> = self.standbys().collect();
+        let own = self.seen.instance.as_ref().ok();
+        let is_standby = own.is_some_and(|own| own.role == Role::Replica);
+        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+        if let Some(own) = own.filter(|_| is_standby) {
+            let ahead = standbys.iter().filter(|(_, other)| other.reaches() > own.reaches());
+            if let Some((region, other)) = ahead.max_by_key(|(_, other)| other.reaches()) {
+                reasons.push(format!(
+                    "{region} is {} bytes further than {target}: promote {region}",
+                    other.reaches().bytes_since(own.reaches())
+                ));
+            }
+            let loss = self.possible_loss(own, &standbys, durability);
+            if accept_data_loss {
+                notes = loss;
+            } else {
+                reasons.extend(loss.into_iter().map(|why| {
+                    format!("{why}. --accept-data-loss promotes {target} all the same")
+                }));
+            }
+        }
+        let detach: Vec<Region> = standbys.iter().map(|(region, _)| (*region).clone()).collect();
+        self.reasons.extend(reasons);
+        self.notes.extend(notes);
+        let others: Vec<Region> = self.strays().filter(|region| region != from).collect();
+        let mut steps = vec![Step::Promise, Step::WaitOut];
+        if is_standby {
+            steps.push(Step::Detach { regions: detach });
+        }
+        steps.extend([Step::Promote, Step::Begin, Step::Follow { regions: others }, Step::Verify]);
+        steps
+    }
+
+    /// What the old primary may have acknowledged and the target not have. A write that was
+    /// acknowledged is on W = 1 of N standbys in `quorum`, so that all N must be read (R + W > N); in
+    /// `async` it need be on none.
+    fn possible_loss(
+        &self,
+        own: &Instance,
+        standbys: &[(&Region, &Instance)],
+        durability: Durability,
+    ) -> Vec<String> {
+        let old = self.sight.regions.get(self.from).and_then(|old| old.instance.as_ref().ok());
+        if old.is_some_and(|old| old.read_only && own.reaches() >= old.lsn) {
+            return Vec::new();
+        }
+        let from = self.from;
+        let standbys_all = self.sight.regions.len() - 1;
+        match durability {
+            Durability::Async => vec![format!(
+                "durability is async: {from} may have acknowledged writes that no other region has"
+            )],
+            Durability::Quorum if standbys.len() < standbys_all => vec![format!(
+                "{} of {standbys_all} replicas can be read: one that cannot may have a write that \
+                 {from} acknowledged and no other region has",
+                standbys.len()
+            )],
+            Durability::Quorum => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A region whose database has left the cluster's history, or stopped, comes back as a replica.
+
+use super::{
+    execute::Stopped,
+    observe::{Cluster, Sight, order},
+};
+use crate::{
+    topology::{
+        Role,
+        control::{Instance, Order, Outcome},
+        probe::Asker,
+    },
+    vocab::{EpochStart, Op, Region},
+};
+use std::time::Duration;
+
+/// Longest wait for an answer to an order that takes moments.
+const SOON: Duration = Duration::from_secs(10);
+/// Longest wait for it to stream once it follows.
+const STREAMS: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What a region needs to be a replica of the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It streams from it.
+    Follows,
+    /// It is a standby of its history, that has only to be told.
+    Strayed,
+    /// It went on where its epoch had ended: it must go back.
+    Diverged,
+    /// Its Postgres does not answer.
+    Down,
+}
+
+/// How an instance stands to the primary of `epochs`. Pure.
+#[must_use]
+pub fn standing(
+    instance: Result<&Instance, &str>,
+    primary: &Region,
+    epochs: &[EpochStart],
+) -> Standing {
+    let Ok(instance) = instance else { return Standing::Down };
+    let own = instance.epoch();
+    let next = epochs.iter().filter(|start| Some(start.epoch) > own).min_by_key(|s| s.epoch);
+    let past = next.is_some_and(|next| instance.reaches() > next.start_lsn);
+    // A primary goes on by itself even when fenced: its log has left the others' in any case.
+    if instance.role == Role::Primary || past {
+        return Standing::Diverged;
+    }
+    if instance.follows.as_ref() == Some(primary) && instance.receiving {
+        Standing::Follows
+    } else {
+        Standing::Strayed
+    }
+}
+
+async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
+    match order(asker, Order::Look, SOON, op).await {
+        Ok(Outcome::Instance(instance)) => Ok(*instance),
+        Ok(other) => Err(format!("it answered {other:?}")),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+/// Brings `region` back as a replica of `primary`, from wherever a run before has left it.
+///
+/// # Errors
+/// See [`Stopped`].
+pub async fn go_back(
+    cluster: &Cluster,
+    region: &Region,
+    primary: &Region,
+    agent_max: Duration,
+    op: &Op,
+) -> Result<String, Stopped> {
+    let sight: Sight = cluster.observe(op).await;
+    let epochs = sight.epochs_of(primary);
+    let Some(asker) = cluster.asker(&sight, region) else {
+        return Err(Stopped::Failed(format!("{region} is not one of the regions")));
+    };
+    let mut found = look(&asker, op).await;
+    if found.is_err() {
+        // Stopped by a run before, or by nobody. One that was being rewound refuses to start.
+        if order(&asker, Order::Start, agent_max, op).await.is_ok() {
+            found = look(&asker, op).await;
+        }
+    }
+    let stands = standing(found.as_ref().map_err(String::as_str), primary, &epochs);
+    let told = match stands {
+        Standing::Follows => "it follows already".to_owned(),
+        Standing::Strayed => {
+            order(&asker, Order::Follow { region: primary.clone() }, SOON, op).await?;
+            "it follows again".to_owned()
+        }
+        Standing::Diverged | Standing::Down => {
+            order(&asker, Order::Stop, agent_max, op).await?;
+            let kept = match order(&asker, Order::Keep, agent_max, op).await? {
+                Outcome::Kept { place } => place,
+                other => return Err(Stopped::Failed(format!("{region} answered {other:?}"))),
+            };
+            let back = Order::Rewind { region: primary.clone() };
+            let how = match order(&asker, back, agent_max, op).await {
+                Ok(_) => "rewound",
+                Err(why) => {
+                    let fresh = Order::Rebuild { region: primary.clone() };
+                    order(&asker, fresh, agent_max, op).await.map_err(|error| {
+                        Stopped::Failed(format!("neither rewound ({why}) nor copied ({error})"))
+                    })?;
+                    "copied anew"
+                }
+            };
+            order(&asker, Order::Start, agent_max, op).await?;
+            format!("{how}; what it had is kept in {kept}")
+        }
+    };
+    streams(&asker, primary, op).await?;
+    Ok(told)
+}
+
+async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {
+    let give_up = op.clock.monotonic() + STREAMS;
+    loop {
+        let last = match look(asker, op).await {
+            Ok(found) if found.receiving && found.follows.as_ref() == Some(primary) => {
+                return Ok(());
+            }
+            Ok(_) => "it does not stream".to_owned(),
+            Err(why) => why,
+        };
+        if op.clock.monotonic() > give_up {
+            let region = asker.region();
+            return Err(Stopped::Failed(format!("{region} not within {STREAMS:?}: {last}")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
