@@ -5,11 +5,14 @@ mod up;
 
 use super::{Output, block_on, target::DEFAULT_LAB};
 use crate::{
-    lab::{self, Direction, Kind, Layout, Severing, Target, control::Request},
+    lab::{self, Direction, Kind, Layout, Order, Severing, Target, control::Request},
     vocab::{Clock as _, Region, SystemClock},
 };
-use anyhow::bail;
-use std::{path::PathBuf, time::Duration};
+use anyhow::{Context as _, bail};
+use std::{io::Read as _, path::PathBuf, time::Duration};
+
+/// Longest input that the agent reads.
+const UPSTREAM_BYTES_MAX: u64 = 16 * 1024;
 
 /// Longest wait for a laboratory to go down by itself.
 const DOWN_PATIENCE: Duration = Duration::from_secs(40);
@@ -79,6 +82,18 @@ enum Action {
         #[arg(value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
         ms: u64,
     },
+    /// What a region's API process has its Postgres done to, beside SQL, when the primary moves
+    ///
+    /// `stop`, `start`; `keep` copies the log beside the data and prints where; `rewind` and
+    /// `rebuild` make it a follower, and read `{"source", "primary_conninfo", "primary_slot_name"}`
+    /// from standard input. Each can be given again, also after it was broken off.
+    #[command(hide = true)]
+    Agent {
+        #[arg(value_name = "REGION")]
+        region: Region,
+        #[arg(value_name = "VERB", value_enum)]
+        verb: Verb,
+    },
     /// Reset every connection of a link once some more bytes have passed
     Sever {
         #[arg(value_name = "FROM")]
@@ -94,6 +109,32 @@ enum Action {
         #[arg(long, value_enum, default_value = "http")]
         link: Kind,
     },
+}
+
+/// What the agent does: an [`Order`] without its details.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Verb {
+    Stop,
+    Start,
+    Keep,
+    Rewind,
+    Rebuild,
+}
+
+impl Verb {
+    fn order(self) -> anyhow::Result<Order> {
+        let upstream = || {
+            let told = std::io::stdin().take(UPSTREAM_BYTES_MAX);
+            serde_json::from_reader(told).context("standard input does not say whom to follow")
+        };
+        Ok(match self {
+            Self::Stop => Order::Stop,
+            Self::Start => Order::Start,
+            Self::Keep => Order::Keep,
+            Self::Rewind => Order::Rewind(upstream()?),
+            Self::Rebuild => Order::Rebuild(upstream()?),
+        })
+    }
 }
 
 impl Lab {
@@ -131,6 +172,13 @@ impl Lab {
             Action::Delay { between: Between { a, b }, ms } => {
                 ask(Request::Delay { a: a.clone(), b: b.clone(), round_trip_ms: ms })?;
                 format!("{a} and {b} are {ms} ms apart")
+            }
+            Action::Agent { region, verb } => {
+                let told = block_on(lab::control::order(&dir, region, verb.order()?))?;
+                // Nothing but what was asked for: a program reads it.
+                return told.map_or(Ok(()), |path| {
+                    Output::Text.print(&path, |path| path.display().to_string())
+                });
             }
             Action::Sever { from, to, after, direction, link } => {
                 let word = format!("the link from {from} to {to} breaks after {after} more bytes");

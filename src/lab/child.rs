@@ -157,8 +157,9 @@ impl Child {
     pub async fn stop(&self, signal: Signal, grace: Duration) {
         self.expected.store(true, Ordering::Relaxed);
         if let Some(pid) = self.running() {
-            processes::thaw(pid);
+            // First, so that one that was paused does nothing else when it goes on.
             processes::signal(pid, signal);
+            processes::thaw(pid);
         }
         if tokio::time::timeout(grace, self.end()).await.is_err() {
             self.kill();

@@ -1,6 +1,7 @@
 //! How commands speak to a laboratory that runs: one line of JSON each way, on a socket.
 
 use super::{
+    agent::{self, Order},
     laboratory::Inner,
     layout::{Layout, write_private},
     spec::{Severing, Target},
@@ -43,12 +44,15 @@ pub enum Request {
     Heal,
     Delay { a: Region, b: Region, round_trip_ms: u64 },
     Sever(Severing),
+    Agent { region: Region, order: Order },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Done(Box<Status>),
+    /// What an order tells of.
+    CarriedOut(Option<PathBuf>),
     Failed(String),
 }
 
@@ -57,6 +61,26 @@ enum Answer {
 /// # Errors
 /// When none runs there, or it could not do it.
 pub async fn ask(dir: &Path, request: &Request) -> anyhow::Result<Status> {
+    let exchanged = tokio::time::timeout(ANSWER_PATIENCE, exchange(dir, request)).await;
+    match exchanged.context("the laboratory does not answer")?? {
+        Answer::Done(status) => Ok(*status),
+        _ => bail!("the laboratory answers something else"),
+    }
+}
+
+/// Has an order carried out, however long it takes, and returns the path that it tells of. What was
+/// begun goes on when this is dropped.
+///
+/// # Errors
+/// When no laboratory runs there, or it could not do it.
+pub async fn order(dir: &Path, region: Region, order: Order) -> anyhow::Result<Option<PathBuf>> {
+    match exchange(dir, &Request::Agent { region, order }).await? {
+        Answer::CarriedOut(path) => Ok(path),
+        _ => bail!("the laboratory answers something else"),
+    }
+}
+
+async fn exchange(dir: &Path, request: &Request) -> anyhow::Result<Answer> {
     let layout = Layout::new(dir)?;
     let none = || {
         format!("no laboratory runs in {}: start one with `godwit lab up`", layout.root().display())
@@ -66,16 +90,12 @@ pub async fn ask(dir: &Path, request: &Request) -> anyhow::Result<Status> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     let mut answer = String::new();
-    let exchange = async {
-        stream.write_all(&line).await?;
-        stream.read_line(&mut answer).await
-    };
-    let exchanged = tokio::time::timeout(ANSWER_PATIENCE, exchange).await;
     // One that is killed just now resets the connection or closes it.
-    exchanged.context("the laboratory does not answer")?.with_context(none)?;
+    stream.write_all(&line).await.with_context(none)?;
+    stream.read_line(&mut answer).await.with_context(none)?;
     match serde_json::from_str(&answer).with_context(none)? {
-        Answer::Done(status) => Ok(*status),
         Answer::Failed(why) => bail!(why),
+        answer => Ok(answer),
     }
 }
 
@@ -155,7 +175,7 @@ async fn answer(stream: UnixStream, lab: Weak<Inner>) {
     let answer = match serde_json::from_str(&line) {
         Err(error) => Answer::Failed(format!("not a request: {error}")),
         Ok(request) => match perform(&lab, request).await {
-            Ok(()) => Answer::Done(Box::new(lab.status())),
+            Ok(answer) => answer,
             Err(error) => Answer::Failed(format!("{error:#}")),
         },
     };
@@ -166,23 +186,21 @@ async fn answer(stream: UnixStream, lab: Weak<Inner>) {
     }
 }
 
-async fn perform(lab: &Inner, request: Request) -> anyhow::Result<()> {
+async fn perform(lab: &Inner, request: Request) -> anyhow::Result<Answer> {
     match request {
-        Request::Status => Ok(()),
-        Request::Down => {
-            lab.down_asked.cancel();
-            Ok(())
+        Request::Status => {}
+        Request::Down => lab.down_asked.cancel(),
+        Request::Kill { target } => lab.kill(&target).await?,
+        Request::Start { target } => lab.restart(&target).await?,
+        Request::Pause { target } => lab.pause(&target)?,
+        Request::Resume { target } => lab.resume(&target)?,
+        Request::Cut { a, b } => lab.links.cut(&a, &b)?,
+        Request::Heal => lab.links.heal(),
+        Request::Delay { a, b, round_trip_ms } => lab.links.delay(&a, &b, round_trip_ms)?,
+        Request::Sever(severing) => lab.sever(&severing)?,
+        Request::Agent { region, order } => {
+            return agent::carry_out(lab, &region, order).await.map(Answer::CarriedOut);
         }
-        Request::Kill { target } => lab.kill(&target).await,
-        Request::Start { target } => lab.restart(&target).await,
-        Request::Pause { target } => lab.pause(&target),
-        Request::Resume { target } => lab.resume(&target),
-        Request::Cut { a, b } => lab.links.cut(&a, &b),
-        Request::Heal => {
-            lab.links.heal();
-            Ok(())
-        }
-        Request::Delay { a, b, round_trip_ms } => lab.links.delay(&a, &b, round_trip_ms),
-        Request::Sever(severing) => lab.sever(&severing),
     }
+    Ok(Answer::Done(Box::new(lab.status())))
 }

@@ -4,19 +4,21 @@ use super::{
     account::{self, Account},
     api,
     child::{Child, Notice, Nursery},
+    data,
     file::{LabFile, TenantFacts},
     layout::{Layout, make_dir, write_private},
     links::{LinkId, Links},
     lock,
     ports::Ports,
-    postgres, processes,
+    processes,
+    reign::Reign,
     secrets::Secrets,
     spec::{Part, Severing, Spec, Step, Target},
     status::Status,
     tools::Tools,
 };
-use crate::vocab::{Epoch, Region, SharedClock, SystemClock};
-use anyhow::bail;
+use crate::vocab::{Region, SharedClock, SystemClock};
+use anyhow::{Context as _, bail};
 use nix::{fcntl::Flock, sys::signal::Signal};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,16 +57,15 @@ pub(super) struct Inner {
     parts: Mutex<BTreeMap<(Region, Part), Arc<Child>>>,
     paused: Mutex<BTreeSet<(Region, Part)>>,
     /// Programs that run once: `initdb`, `godwit migrate` and their like.
-    errands: Mutex<Vec<Arc<Child>>>,
-    /// Known once the schema is there.
-    pub reign: OnceLock<(Epoch, Region)>,
+    errands: Mutex<Vec<(Region, Arc<Child>)>>,
+    reign: Mutex<Option<Reign>>,
     pub tenant: OnceLock<TenantFacts>,
     /// Set once `lab.json` may tell of a laboratory that is up.
     pub up: OnceLock<()>,
     /// One writer of `lab.json` at a time.
     writing: Mutex<()>,
-    /// One `start` at a time.
-    pub starting: tokio::sync::Mutex<()>,
+    /// One at a time starts or changes a region's parts.
+    pub turns: BTreeMap<Region, tokio::sync::Mutex<()>>,
     pub down_asked: CancellationToken,
     _lock: Flock<File>,
 }
@@ -104,11 +105,15 @@ impl Lab {
             parts: Mutex::default(),
             paused: Mutex::default(),
             errands: Mutex::default(),
-            reign: OnceLock::new(),
+            reign: Mutex::default(),
             tenant: OnceLock::new(),
             up: OnceLock::new(),
             writing: Mutex::default(),
-            starting: tokio::sync::Mutex::default(),
+            turns: spec
+                .regions
+                .iter()
+                .map(|at| (at.clone(), tokio::sync::Mutex::default()))
+                .collect(),
             down_asked: CancellationToken::new(),
             _lock: lock,
             spec,
@@ -124,6 +129,7 @@ impl Lab {
         let mut watching = JoinSet::new();
         watching.spawn(watch(Arc::downgrade(&inner), ends));
         watching.spawn(super::control::serve(Arc::downgrade(&inner))?);
+        watching.spawn(super::reign::watch(Arc::downgrade(&inner)));
         Ok(Self { inner, _watching: watching })
     }
 
@@ -266,8 +272,28 @@ impl Inner {
     pub fn paused(&self) -> MutexGuard<'_, BTreeSet<(Region, Part)>> {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn errands(&self) -> MutexGuard<'_, Vec<Arc<Child>>> {
+    fn errands(&self) -> MutexGuard<'_, Vec<(Region, Arc<Child>)>> {
         self.errands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is the primary, once there is one.
+    pub fn reign(&self) -> Option<Reign> {
+        self.reign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a claim unless a later one is known, and tells whether it was taken.
+    pub fn crown(&self, claim: Reign) -> bool {
+        let mut reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = reign.as_ref().is_none_or(|known| claim.is_after(known));
+        if taken {
+            *reign = Some(claim);
+        }
+        taken
+    }
+
+    /// The right to start or change a region's parts, once it is locked.
+    pub fn turn(&self, region: &Region) -> anyhow::Result<&tokio::sync::Mutex<()>> {
+        self.turns.get(region).with_context(|| format!("no region {region} in this laboratory"))
     }
 
     pub fn log(&self, region: &Region, name: &str) -> PathBuf {
@@ -310,7 +336,7 @@ impl Inner {
         Ok(child)
     }
 
-    /// Runs a program to its end and returns what it printed.
+    /// Runs a program to its end and returns what it printed. Dropped, it kills it.
     pub async fn errand(
         &self,
         region: &Region,
@@ -323,15 +349,20 @@ impl Inner {
         }
         let log = self.log(region, name);
         let child = self.nursery.spawn(format!("{region}: {name}"), command, &log, captured)?;
-        self.errands().push(Arc::clone(&child));
-        let done = child.success().await;
-        self.errands().retain(|other| !Arc::ptr_eq(other, &child));
-        done
+        self.errands().push((region.clone(), Arc::clone(&child)));
+        let errand = Errand { lab: self, child };
+        errand.child.success().await
     }
 
     pub fn running(&self, region: &Region, part: Part) -> Option<Arc<Child>> {
         let child = self.parts().get(&(region.clone(), part)).cloned();
         child.filter(|child| child.running().is_some())
+    }
+
+    /// Whether it runs and was not paused.
+    pub fn answers_for(&self, region: &Region, part: Part) -> bool {
+        let paused = self.paused().contains(&(region.clone(), part));
+        !paused && self.running(region, part).is_some()
     }
 
     /// The parts that a target names, in the order of their starting.
@@ -367,6 +398,12 @@ impl Inner {
             child.kill();
             killed.push(Arc::clone(child));
         })?;
+        if target.hits(Part::Postgres) {
+            // What works on its data dies with it.
+            let errands = self.errands();
+            let here = errands.iter().filter(|(region, _)| *region == target.region);
+            killed.extend(here.map(|(_, errand)| Arc::clone(errand)).inspect(|at| at.kill()));
+        }
         for child in killed {
             child.end().await;
         }
@@ -385,7 +422,7 @@ impl Inner {
         })
     }
     pub async fn restart(&self, target: &Target) -> anyhow::Result<()> {
-        let _one = self.starting.lock().await;
+        let _one = self.turn(&target.region)?.lock().await;
         super::start::restart(self, target).await?;
         self.write_file()
     }
@@ -400,7 +437,7 @@ impl Inner {
         self.down_asked.cancel();
         self.links.hurry();
         let errands: Vec<_> = self.errands().drain(..).collect();
-        let killed = errands.iter().map(|errand| errand.stop(Signal::SIGKILL, REDIS_GRACE));
+        let killed = errands.iter().map(|(_, errand)| errand.stop(Signal::SIGKILL, REDIS_GRACE));
         futures_util::future::join_all(killed).await;
         let all: Vec<_> =
             self.parts().iter().map(|((_, part), child)| (*part, child.clone())).collect();
@@ -413,7 +450,7 @@ impl Inner {
         of(|part| part == Part::Redis, Signal::SIGTERM, REDIS_GRACE).await;
         for region in &self.spec.regions {
             // What remains of it, the next start removes.
-            let _ = postgres::clear_unfinished(&self.postgres_data(region));
+            let _ = data::clear_unfinished(&self.postgres_data(region));
         }
         // So that nobody takes it for a laboratory that runs.
         let _ = fs::remove_file(self.layout.lab_file());
@@ -424,7 +461,7 @@ impl Inner {
         self.down_asked.cancel();
         let errands = self.errands().drain(..).collect::<Vec<_>>();
         let parts = self.parts().values().cloned().collect::<Vec<_>>();
-        for child in errands.iter().chain(&parts) {
+        for child in errands.iter().map(|(_, errand)| errand).chain(&parts) {
             child.kill();
         }
         let _ = fs::remove_file(self.layout.lab_file());
@@ -440,5 +477,18 @@ impl Inner {
         let Some(facts) = self.facts() else { return Ok(()) };
         write_private(&self.layout.lab_file(), &serde_json::to_vec_pretty(&facts)?)?;
         Ok(())
+    }
+}
+
+/// A program that runs once, in the list of those for as long as somebody waits for it.
+struct Errand<'a> {
+    lab: &'a Inner,
+    child: Arc<Child>,
+}
+
+impl Drop for Errand<'_> {
+    fn drop(&mut self) {
+        self.lab.errands().retain(|(_, other)| !Arc::ptr_eq(other, &self.child));
+        self.child.kill();
     }
 }

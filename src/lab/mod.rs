@@ -15,13 +15,19 @@
 //!   experimenter's choice. When the supervisor itself is killed, its relays go with it and its
 //!   processes stay until the next `lab up` or `lab down`.
 //!
+//! - What its Postgres instances are, primary or replica, is theirs to say: an instance starts as
+//!   its data directory has it, and the region that is the primary is the one whose claim is newest.
+//!
 //! It speaks to Postgres and Redis as their administrator, before and beside what `storage` does,
 //! which is why it has its own few statements.
 
 mod account;
+mod agent;
 mod api;
 mod child;
+mod conninfo;
 pub mod control;
+mod data;
 mod file;
 mod laboratory;
 mod layout;
@@ -31,6 +37,7 @@ mod ports;
 mod postgres;
 mod processes;
 mod redis;
+mod reign;
 pub mod relay;
 mod secrets;
 mod spec;
@@ -39,6 +46,7 @@ mod status;
 mod tools;
 
 pub use account::purge;
+pub use agent::{Order, Upstream};
 pub use child::tail;
 pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
 pub use laboratory::Lab;

@@ -1,9 +1,12 @@
-//! A region's Postgres: making it, its settings, and the few statements that it is asked.
+//! A region's Postgres: its programs, its settings, and the few statements that it is asked.
 
-use super::{account::Account, layout::write_private, ports::local, secrets::Secrets};
+use super::{
+    account::Account, conninfo::ConnInfo, data::Role, layout::write_private, ports::local,
+    secrets::Secrets,
+};
 use crate::vocab::{Epoch, Lsn, Region};
-use anyhow::Context as _;
-use std::{fs, path::Path, time::Duration};
+use anyhow::{Context as _, ensure};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 use tokio::{process::Command, task::JoinSet};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -11,6 +14,8 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 pub const DATABASE: &str = "godwit";
 const SUPERUSER: &str = "godwit";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// The same through a relay, over which a connection takes several round trips.
+const FAR_PATIENCE: Duration = Duration::from_secs(20);
 
 /// To move the primary, and to be followed by one that was the primary: `migrations/README.md`.
 const CONTROL: &str = "
@@ -86,6 +91,42 @@ pub fn base_backup(
     command
 }
 
+/// A copy of whom `source` names into `data`. The slot is left to who follows: a sender that its
+/// receiver has left may hold it for some seconds yet.
+pub fn fetch(bin: &Path, account: Option<Account>, source: &ConnInfo, data: &Path) -> Command {
+    let mut command = program(bin, "pg_basebackup", account);
+    command
+        .env("PGPASSWORD", source.get("password").unwrap_or_default())
+        .args(["-d", &source.to_fetch(), "-w", "-X", "stream", "-c", "fast", "--no-sync"])
+        .arg("-D")
+        .arg(data);
+    command
+}
+
+/// Makes `data`, shut down cleanly, what `source` has from where the two part.
+pub fn rewind(bin: &Path, account: Option<Account>, data: &Path, source: &ConnInfo) -> Command {
+    let mut command = program(bin, "pg_rewind", account);
+    command
+        .env("PGPASSWORD", source.get("password").unwrap_or_default())
+        .args(["--source-server", &source.to_fetch(), "--no-sync", "--no-ensure-shutdown"])
+        .arg("--target-pgdata")
+        .arg(data);
+    command
+}
+
+/// Crash recovery, then a clean end, without ever accepting a connection.
+pub fn single(bin: &Path, account: Option<Account>, data: &Path) -> Command {
+    let mut command = program(bin, "postgres", account);
+    command.args(["--single", "-F", "-D"]).arg(data).arg("template1");
+    command
+}
+
+pub fn controldata(bin: &Path, account: Option<Account>, data: &Path) -> Command {
+    let mut command = program(bin, "pg_controldata", account);
+    command.arg("-D").arg(data);
+    command
+}
+
 pub fn server(bin: &Path, account: Option<Account>, data: &Path) -> Command {
     let mut command = program(bin, "postgres", account);
     command.arg("-D").arg(data);
@@ -98,7 +139,8 @@ pub struct Instance<'a> {
     pub region: &'a Region,
     pub port: u16,
     pub connections_max: u32,
-    /// The relay to the primary; `None` for the primary itself.
+    pub role: Role,
+    /// The relay to the primary, where that is another region.
     pub upstream: Option<u16>,
     pub secrets: &'a Secrets,
 }
@@ -122,14 +164,30 @@ pub fn configure(data: &Path, instance: &Instance, account: Option<Account>) -> 
         "host all all 127.0.0.1/32 scram-sha-256\n\
          host replication godwit_replication 127.0.0.1/32 scram-sha-256\n",
     )?;
-    if instance.upstream.is_some() {
+    if instance.role == Role::Replica {
         write("standby.signal", "")?;
     }
     Ok(())
 }
 
+/// Replaces what `ALTER SYSTEM` has set, which goes over [`configure`]'s settings.
+pub fn override_settings(
+    data: &Path,
+    told: &[(&str, &str)],
+    account: Option<Account>,
+) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for (name, value) in told {
+        ensure!(!value.contains(char::is_control), "{name}: not one line of text");
+        writeln!(text, "{name} = '{}'", value.replace('\\', "\\\\").replace('\'', "''"))?;
+    }
+    let path = data.join("postgresql.auto.conf");
+    write_private(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    Ok(Account::give(account, &path)?)
+}
+
 fn settings(instance: &Instance) -> String {
-    let Instance { region, port, connections_max, upstream, secrets } = instance;
+    let Instance { region, port, connections_max, upstream, secrets, .. } = instance;
     let follow = upstream.map_or(String::new(), |relay| {
         format!(
             "primary_conninfo = '{} application_name={region}'\nprimary_slot_name = '{}'\n",
@@ -198,9 +256,31 @@ impl Session {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(port).dbname(database).user(SUPERUSER);
         config.password(&secrets.superuser).connect_timeout(CONNECT_PATIENCE);
-        // What makes the laboratory must not wait for a replica that it has yet to make.
-        config.application_name("godwit lab").options("-c synchronous_commit=local");
-        let connecting = tokio::time::timeout(CONNECT_PATIENCE, config.connect(NoTls));
+        // What makes the laboratory must not wait for a replica that it has yet to make, and is
+        // not whom a fence is for.
+        let free = "-c synchronous_commit=local -c default_transaction_read_only=off";
+        config.application_name("godwit lab").options(free);
+        Self::connect(&config).await
+    }
+
+    /// As who, and to where, a connection string names.
+    ///
+    /// # Errors
+    /// When it names no address, or the instance does not accept it.
+    pub async fn to(there: &ConnInfo) -> anyhow::Result<Self> {
+        let mut config = tokio_postgres::Config::new();
+        config.host(there.get("host").context("a connection string without a host")?);
+        config.port(there.get("port").unwrap_or("5432").parse().context("a port")?);
+        config.user(there.get("user").context("a connection string without a user")?);
+        config.dbname(there.get("dbname").unwrap_or(DATABASE));
+        config.password(there.get("password").unwrap_or_default());
+        config.connect_timeout(FAR_PATIENCE).application_name("godwit lab");
+        Self::connect(&config).await
+    }
+
+    async fn connect(config: &tokio_postgres::Config) -> anyhow::Result<Self> {
+        let patience = config.get_connect_timeout().copied().unwrap_or(CONNECT_PATIENCE);
+        let connecting = tokio::time::timeout(patience, config.connect(NoTls));
         let (client, connection) = connecting.await.context("no answer")??;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
@@ -335,20 +415,6 @@ impl Session {
     }
 }
 
-/// Whether a whole data directory is there, and whether it is a replica's.
-pub fn kept(data: &Path) -> Option<Role> {
-    if !data.join("PG_VERSION").exists() {
-        return None;
-    }
-    Some(if data.join("standby.signal").exists() { Role::Replica } else { Role::Primary })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Primary,
-    Replica,
-}
-
 /// Whether the server `pid` has written beside its data that it accepts connections, or what else.
 /// Asking the server itself would fork a process and write a line of log each time.
 pub fn accepts(data: &Path, pid: i32) -> Result<(), String> {
@@ -359,32 +425,4 @@ pub fn accepts(data: &Path, pid: i32) -> Result<(), String> {
         (_, Some(&"ready")) => Ok(()),
         (_, other) => Err(other.unwrap_or(&"starting").to_string()),
     }
-}
-
-/// Removes a data directory, so that a crash midway leaves none under its name.
-pub fn discard(data: &Path) -> std::io::Result<()> {
-    clear_unfinished(data)?;
-    if data.exists() {
-        fs::rename(data, partial(data))?;
-    }
-    clear_unfinished(data)
-}
-
-/// Removes what the making of a data directory left when it was broken off.
-pub fn clear_unfinished(data: &Path) -> std::io::Result<()> {
-    let absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    for removed in [fs::remove_dir_all(partial(data)), fs::remove_file(password_file(data))] {
-        removed.or_else(|error| if absent(&error) { Ok(()) } else { Err(error) })?;
-    }
-    Ok(())
-}
-
-/// Where `initdb` reads the superuser's password.
-pub fn password_file(data: &Path) -> std::path::PathBuf {
-    data.with_extension("password")
-}
-
-/// The name that a data directory has until it is whole.
-pub fn partial(data: &Path) -> std::path::PathBuf {
-    data.with_extension("partial")
 }

@@ -8,7 +8,15 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// The programs a laboratory starts. What else mentions its directory, an editor or a `tail`, is
 /// left alone.
-const PROGRAMS: &[&str] = &["postgres", "initdb", "pg_basebackup", "redis-server", "godwit"];
+const PROGRAMS: &[&str] = &[
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_rewind",
+    "pg_controldata",
+    "redis-server",
+    "godwit",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {

@@ -2,30 +2,34 @@
 //!
 //! Everything that does not wait for something else runs beside it. A new laboratory: the primary
 //! is made, gets its roles and its schema, and is copied for each replica. One that was kept: all
-//! instances start at once, and the schema is brought up to date.
+//! instances start at once, each as what its data says, and the schema is brought up to date.
 
 use super::{
     account::Account,
-    api,
+    agent, api,
     child::Child,
+    data::{self, Role},
     file::TenantFacts,
     laboratory::Inner,
     layout::{make_dir, write_private},
     links::{Kind, LinkId},
-    postgres::{self, DATABASE, Instance, Role, Session},
+    postgres::{self, DATABASE, Instance, Session},
     redis,
+    reign::Reign,
     spec::{Durability, Part, Step, Target},
 };
 use crate::vocab::{Clock as _, Epoch, Region, SystemClock};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use tokio::process::Command;
 
 /// Longest wait for a part to answer. Crash recovery replays at most `max_wal_size`.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest wait for a kept replica to stream before it is copied anew.
+const KEPT_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for a region to find nothing amiss once all are up.
 const SOUND_PATIENCE: Duration = Duration::from_secs(30);
 /// The tenant's key is made anew some days before it expires.
@@ -33,7 +37,7 @@ const KEY_DAYS: i64 = 365;
 const KEY_DAYS_USED_MAX: i64 = 300;
 
 pub async fn start(lab: &Arc<Inner>) -> anyhow::Result<()> {
-    let _one = lab.starting.lock().await;
+    let _all = join_all(lab.turns.values().map(tokio::sync::Mutex::lock)).await;
     let regions = &lab.spec.regions;
     for region in regions {
         let dir = lab.data.join(region.as_str());
@@ -41,8 +45,13 @@ pub async fn start(lab: &Arc<Inner>) -> anyhow::Result<()> {
         Account::give(lab.account, &dir)?;
     }
     let caches = try_join_all(regions.iter().map(|region| start_redis(lab, region)));
-    tokio::try_join!(caches, start_databases(lab))?;
-    if lab.spec.bare {
+    let (_, replaced) = tokio::try_join!(caches, start_databases(lab))?;
+    for region in &replaced {
+        let word = format!("{region} was the primary, was replaced, and was not rejoined since");
+        lab.spec.progress.tell(Step::Warning(&word));
+    }
+    // With one of them kept apart, none finds nothing amiss.
+    if lab.spec.bare || !replaced.is_empty() {
         return Ok(());
     }
     lab.spec.progress.tell(Step::Doing("waiting until every region finds all the others"));
@@ -59,7 +68,8 @@ pub async fn start(lab: &Arc<Inner>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts what is dead of the target.
+/// Starts what is dead of the target. A database that does not start keeps nothing else down: data
+/// that is half rewound is made whole by what the region's API process orders.
 pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
     let parts = lab.aimed_at(target)?;
     let region = &target.region;
@@ -67,22 +77,18 @@ pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
     let wanted = |part: Part| parts.contains(&part) && dead(&part);
     let database = async {
         if wanted(Part::Postgres) {
-            let primary = lab.reign.get().is_some_and(|(_, primary)| primary == region);
-            let child = launch_postgres(lab, region, if primary { None } else { primary_of(lab) })?;
+            let child = launch_postgres(lab, region)?;
             open(lab, region, &child).await?;
         }
         anyhow::Ok(())
     };
     let cache = async { if wanted(Part::Redis) { start_redis(lab, region).await } else { Ok(()) } };
-    tokio::try_join!(database, cache)?;
+    let (database, cache) = tokio::join!(database, cache);
+    cache?;
     let apis = parts.iter().filter(|part| matches!(part, Part::Api(_)) && dead(part));
     let apis = if lab.spec.bare { Vec::new() } else { apis.copied().collect() };
     try_join_all(apis.into_iter().map(|part| start_api(lab, region, part))).await?;
-    Ok(())
-}
-
-fn primary_of(lab: &Inner) -> Option<Region> {
-    lab.reign.get().map(|(_, primary)| primary.clone())
+    database
 }
 
 async fn start_redis(lab: &Inner, region: &Region) -> anyhow::Result<()> {
@@ -123,54 +129,90 @@ fn godwit(lab: &Inner, arguments: &[&str]) -> Command {
     if arguments.first() != Some(&"serve") {
         // Beside three regions that start, a connection can take its time.
         command.env("GODWIT__DATABASE__ACQUIRE_MS_MAX", "30000");
+        // A fence that was left up is not for who makes the laboratory.
+        command.env("PGOPTIONS", "-c default_transaction_read_only=off");
     }
     command
 }
 
-async fn start_databases(lab: &Inner) -> anyhow::Result<()> {
+/// Returns the regions that were replaced as the primary and not rejoined since.
+async fn start_databases(lab: &Inner) -> anyhow::Result<Vec<Region>> {
     let regions = &lab.spec.regions;
     for region in regions {
         // What a run before did not finish.
-        postgres::clear_unfinished(&lab.postgres_data(region))?;
+        data::clear_unfinished(&lab.postgres_data(region))?;
     }
-    let role = |region: &Region| postgres::kept(&lab.postgres_data(region));
-    let kept_primary = regions.iter().find(|region| role(region) == Some(Role::Primary));
-    let primary = kept_primary.or(regions.first()).context("a laboratory without regions")?;
-    let replicas: Vec<&Region> = regions.iter().filter(|region| *region != primary).collect();
-    // Without its primary a replica's data is of no use: this is a new laboratory.
-    if kept_primary.is_none() {
-        for region in &replicas {
-            postgres::discard(&lab.postgres_data(region))?;
+    let (primary, timeline) = match kept_primary(lab).await? {
+        Some(kept) => kept,
+        None => (make_primary(lab).await?, 1),
+    };
+    let primary = &primary;
+    lab.crown(Reign { epoch: Epoch::FIRST, timeline, region: primary.clone() });
+    let others: Vec<&Region> = regions.iter().filter(|region| *region != primary).collect();
+    for region in &others {
+        if data::kept(&lab.postgres_data(region)).is_some() {
+            launch_postgres(lab, region)?;
         }
-        initialise(lab, primary).await?;
     }
-    let kept = replicas.iter().filter(|region| role(region) == Some(Role::Replica));
-    for region in kept {
-        launch_postgres(lab, region, Some(primary.clone()))?;
-    }
-    let server = launch_postgres(lab, primary, None)?;
+    let server = launch_postgres(lab, primary)?;
     let session = open(lab, primary, &server).await?;
     session.make_database(&lab.secrets).await?;
     let port = lab.ports.of(primary)?.postgres;
     Session::open(&lab.secrets, port, DATABASE).await?.empower().await?;
     lab.spec.progress.tell(Step::Done(&format!("{primary}: Postgres, the primary")));
-    let mut follows = Vec::new();
-    for region in replicas {
+    let (mut replaced, mut follows) = (Vec::new(), Vec::new());
+    for region in others {
         let goes_on = session.make_slot(&postgres::slot(region)).await?;
-        follows.push((region, goes_on && lab.running(region, Part::Postgres).is_some()));
+        match data::kept(&lab.postgres_data(region)) {
+            Some(Role::Primary) => replaced.push(region.clone()),
+            kept => follows.push((region, goes_on && kept.is_some())),
+        }
     }
-    let session = prepare_schema(lab, primary, session).await?;
+    let session = prepare_schema(lab, primary, timeline, session).await?;
     let session = &session;
+    let following = follows.len();
     let follow = follows.into_iter().map(|(region, goes_on)| async move {
         follow(lab, primary, region, session, goes_on).await?;
+        start_apis(lab, region).await
+    });
+    let apart = replaced.iter().map(|region| async move {
+        let child = lab.running(region, Part::Postgres).context("Postgres is gone")?;
+        open(lab, region, &child).await?;
         start_apis(lab, region).await
     });
     let serve = async {
         start_apis(lab, primary).await?;
         if lab.spec.bare { Ok(()) } else { make_tenant(lab, primary).await }
     };
-    tokio::try_join!(try_join_all(follow), serve)?;
-    be_durable(lab, primary, &server, session).await
+    tokio::try_join!(try_join_all(follow), try_join_all(apart), serve)?;
+    be_durable(lab, primary, &server, session, following).await?;
+    Ok(replaced)
+}
+
+/// The region that kept a primary's data, and its timeline. Of several, the one on the latest: it
+/// replaced the others.
+async fn kept_primary(lab: &Inner) -> anyhow::Result<Option<(Region, u32)>> {
+    let mut latest: Option<(Region, u32)> = None;
+    for region in &lab.spec.regions {
+        if data::kept(&lab.postgres_data(region)) != Some(Role::Primary) {
+            continue;
+        }
+        let timeline = agent::control(lab, region).await?.timeline;
+        if latest.as_ref().is_none_or(|(_, known)| timeline > *known) {
+            latest = Some((region.clone(), timeline));
+        }
+    }
+    Ok(latest)
+}
+
+/// Makes the first region a new primary. Without their primary the replicas' data is of no use.
+async fn make_primary(lab: &Inner) -> anyhow::Result<Region> {
+    for region in &lab.spec.regions {
+        data::discard(&lab.postgres_data(region))?;
+    }
+    let first = lab.spec.regions.first().context("a laboratory without regions")?;
+    initialise(lab, first).await?;
+    Ok(first.clone())
 }
 
 /// Last, because until replicas follow nobody can say that a commit has reached one.
@@ -179,15 +221,17 @@ async fn be_durable(
     primary: &Region,
     server: &Child,
     session: &Session,
+    following: usize,
 ) -> anyhow::Result<()> {
-    let replicas: Vec<&Region> = match lab.spec.durability {
-        Durability::Async => Vec::new(),
-        Durability::Quorum => lab.spec.regions.iter().filter(|at| *at != primary).collect(),
+    let (replicas, chosen_from): (Vec<&Region>, usize) = match lab.spec.durability {
+        Durability::Async => (Vec::new(), 0),
+        Durability::Quorum => {
+            (lab.spec.regions.iter().filter(|at| *at != primary).collect(), following)
+        }
     };
     session.wait_for_one_of(&replicas).await?;
-    let chosen = || async {
-        session.chooses_from(replicas.len()).await.map_err(|error| format!("{error:#}"))?
-    };
+    let chosen =
+        || async { session.chooses_from(chosen_from).await.map_err(|error| format!("{error:#}"))? };
     server.until("durability", PATIENCE, chosen).await
 }
 
@@ -195,54 +239,57 @@ async fn be_durable(
 async fn initialise(lab: &Inner, region: &Region) -> anyhow::Result<()> {
     lab.spec.progress.tell(Step::Doing(&format!("{region}: making a Postgres primary")));
     let data = lab.postgres_data(region);
-    let password_file = postgres::password_file(&data);
+    let password_file = data::password_file(&data);
     write_private(&password_file, lab.secrets.superuser.as_bytes())?;
     Account::give(lab.account, &password_file)?;
-    let partial = postgres::partial(&data);
+    let partial = data::partial(&data);
     let bin = &lab.tools.postgres_bin;
     let command = postgres::initdb(bin, lab.account, &partial, &password_file);
     let made = lab.errand(region, "initdb", command, false).await;
     fs::remove_file(&password_file)?;
     made?;
-    fs::rename(&partial, &data)?;
-    Ok(())
+    Ok(data::place(&data)?)
 }
 
-/// Starts a region's Postgres: as the primary, or as a replica that follows `primary`.
-fn launch_postgres(
-    lab: &Inner,
-    region: &Region,
-    primary: Option<Region>,
-) -> anyhow::Result<Arc<Child>> {
+/// Starts a region's Postgres as what its data says.
+pub(super) fn launch_postgres(lab: &Inner, region: &Region) -> anyhow::Result<Arc<Child>> {
     let data = lab.postgres_data(region);
-    configure(lab, region, primary, &data)?;
+    configure(lab, region, data::startable(&data)?, &data)?;
     let command = postgres::server(&lab.tools.postgres_bin, lab.account, &data);
     lab.launch(region, Part::Postgres, command)
 }
 
-fn configure(
+/// Writes an instance's settings. A replica's name the primary of now; what `ALTER SYSTEM` has set
+/// goes over them.
+pub(super) fn configure(
     lab: &Inner,
     region: &Region,
-    primary: Option<Region>,
+    role: Role,
     data: &Path,
 ) -> anyhow::Result<()> {
+    let primary = lab.reign().map(|reign| reign.region).filter(|primary| primary != region);
     let relay = |to| {
         let link = LinkId { from: region.clone(), to, kind: Kind::Postgres };
         lab.ports.links.get(&link).copied().context("no link to the primary")
+    };
+    let upstream = match role {
+        Role::Primary => None,
+        Role::Replica => primary.map(relay).transpose()?,
     };
     let instance = Instance {
         region,
         port: lab.ports.of(region)?.postgres,
         // Both pools of every process, and room for who looks on.
         connections_max: 100 + 40 * u32::from(lab.spec.processes.get()),
-        upstream: primary.map(relay).transpose()?,
+        role,
+        upstream,
         secrets: &lab.secrets,
     };
     postgres::configure(data, &instance, lab.account)
 }
 
 /// A session as soon as the instance accepts one.
-async fn open(lab: &Inner, region: &Region, child: &Child) -> anyhow::Result<Session> {
+pub(super) async fn open(lab: &Inner, region: &Region, child: &Child) -> anyhow::Result<Session> {
     let port = lab.ports.of(region)?.postgres;
     let data = &lab.postgres_data(region);
     let open = || async move {
@@ -257,10 +304,10 @@ async fn open(lab: &Inner, region: &Region, child: &Child) -> anyhow::Result<Ses
 async fn prepare_schema(
     lab: &Inner,
     primary: &Region,
+    timeline: u32,
     session: Session,
 ) -> anyhow::Result<Session> {
     if lab.spec.bare {
-        lab.reign.get_or_init(|| (Epoch::FIRST, primary.clone()));
         return Ok(session);
     }
     lab.spec.progress.tell(Step::Doing(&format!("{primary}: the schema")));
@@ -271,7 +318,7 @@ async fn prepare_schema(
     let session = Session::open(&lab.secrets, port, DATABASE).await?;
     session.join_groups().await?;
     let epoch = session.epoch().await?;
-    lab.reign.get_or_init(|| (epoch, primary.clone()));
+    lab.crown(Reign { epoch, timeline, region: primary.clone() });
     lab.spec.progress.tell(Step::Done(&format!("{primary}: schema")));
     Ok(session)
 }
@@ -285,14 +332,37 @@ async fn follow(
     session: &Session,
     goes_on: bool,
 ) -> anyhow::Result<()> {
+    let goes_on = goes_on && {
+        let followed = streams(lab, region, session, KEPT_PATIENCE).await;
+        if let Err(error) = &followed {
+            // It has what the primary has not, or follows who is no primary.
+            let word = format!("{region} does not go on from what it kept: {error:#}");
+            lab.spec.progress.tell(Step::Warning(&word));
+        }
+        followed.is_ok()
+    };
     if !goes_on {
         lab.spec.progress.tell(Step::Doing(&format!("{region}: copying the primary")));
         if let Some(child) = lab.running(region, Part::Postgres) {
             child.stop(nix::sys::signal::Signal::SIGINT, Duration::from_secs(5)).await;
         }
         copy(lab, primary, region).await?;
-        launch_postgres(lab, region, Some(primary.clone()))?;
+        launch_postgres(lab, region)?;
+        streams(lab, region, session, PATIENCE).await?;
     }
+    let word = format!("{region}: Postgres, a streaming replica");
+    lab.spec.progress.tell(Step::Done(&word));
+    Ok(())
+}
+
+/// Waits until a region's replica streams from where `session` leads and has what is there now.
+/// Makes the slots that the other regions need once it is the primary.
+async fn streams(
+    lab: &Inner,
+    region: &Region,
+    session: &Session,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let child = lab.running(region, Part::Postgres).context("Postgres is gone")?;
     let own = open(lab, region, &child).await?;
     let wanted = session.position().await.context("the primary's position")?;
@@ -302,24 +372,27 @@ async fn follow(
         let replayed = own.replayed().await.map_err(|error| format!("{error:#}"))?;
         if replayed >= wanted { Ok(()) } else { Err(format!("at {replayed} of {wanted}")) }
     };
-    child.until("replication", PATIENCE, follows).await?;
-    lab.spec.progress.tell(Step::Done(&format!("{region}: Postgres, a streaming replica")));
+    child.until("replication", patience, follows).await?;
+    for other in lab.spec.regions.iter().filter(|other| *other != region) {
+        own.make_slot(&postgres::slot(other)).await?;
+    }
     Ok(())
 }
 
 /// Copies the primary, under another name until the copy is whole.
 async fn copy(lab: &Inner, primary: &Region, region: &Region) -> anyhow::Result<()> {
     let data = lab.postgres_data(region);
-    postgres::discard(&data)?;
-    let partial = postgres::partial(&data);
+    data::discard(&data)?;
+    let partial = data::partial(&data);
     let port = lab.ports.of(primary)?.postgres;
     let bin = &lab.tools.postgres_bin;
     let slot = postgres::slot(region);
     let command = postgres::base_backup(bin, lab.account, &lab.secrets, port, &slot, &partial);
     lab.errand(region, "base-backup", command, false).await?;
-    configure(lab, region, Some(primary.clone()), &partial)?;
-    fs::rename(&partial, &data)?;
-    Ok(())
+    configure(lab, region, Role::Replica, &partial)?;
+    // What the primary was told is not for its replica: above all not whom it followed itself.
+    postgres::override_settings(&partial, &[], lab.account)?;
+    Ok(data::place(&data)?)
 }
 
 /// Asks one of our own commands, of the primary, for JSON.

@@ -66,7 +66,7 @@ impl Inner {
         Status {
             dir: self.layout.root().to_owned(),
             supervisor: std::process::id(),
-            primary: self.reign.get().map(|(_, primary)| primary.clone()),
+            primary: self.reign().map(|reign| reign.region),
             regions: self.ports.regions.iter().map(region).collect(),
             links: self.links.facts(),
         }
@@ -74,7 +74,7 @@ impl Inner {
 
     pub fn facts(&self) -> Option<LabFile> {
         self.up.get()?;
-        let (epoch, primary) = self.reign.get()?;
+        let reign = self.reign()?;
         let pid = |region: &Region, part| {
             let running = self.running(region, part)?.running()?;
             u32::try_from(running).ok()
@@ -103,8 +103,8 @@ impl Inner {
             Some((region.clone(), facts))
         };
         Some(LabFile {
-            epoch: *epoch,
-            primary: primary.clone(),
+            epoch: reign.epoch,
+            primary: reign.region,
             durability: self.spec.durability.word().into(),
             wan: self.spec.wan.word().into(),
             tenant: self.tenant.get().cloned(),

@@ -12,7 +12,8 @@ use std::{
 
 const POSTGRES_MAJOR_MIN: u32 = 15;
 const REDIS_MIN: (u32, u32) = (6, 2);
-const POSTGRES_PROGRAMS: &[&str] = &["postgres", "initdb", "pg_basebackup"];
+const POSTGRES_PROGRAMS: &[&str] =
+    &["postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata"];
 
 /// Where packagers put Postgres, newest version first; `*` is a version.
 const POSTGRES_PLACES: &[&str] = &[
@@ -55,7 +56,7 @@ fn postgres(spec: &Spec) -> anyhow::Result<PathBuf> {
     };
     if let Some(told) = &spec.postgres_bin {
         let major = version(told).with_context(|| {
-            format!("{} does not hold postgres, initdb and pg_basebackup", told.display())
+            format!("{} does not hold all of {}", told.display(), POSTGRES_PROGRAMS.join(", "))
         })?;
         if major < POSTGRES_MAJOR_MIN {
             bail!("PostgreSQL {major} in {} is too old: {INSTALL_POSTGRES}", told.display());

@@ -281,6 +281,10 @@ impl Cluster {
         self.collector.as_ref().context("only the shared laboratory has a collector")
     }
 
+    pub fn dir(&self) -> &Path {
+        self.layout.root()
+    }
+
     pub fn region(&self, name: &str) -> &RegionFacts {
         &self.facts.regions[&region(name)]
     }

@@ -148,8 +148,11 @@ fn states(cluster: &Cluster, name: &str) -> Vec<PartState> {
 }
 
 async fn session(cluster: &Cluster, name: &str) -> anyhow::Result<(Client, JoinSet<()>)> {
-    let (client, connection) =
-        tokio_postgres::connect(&cluster.region(name).global_db, NoTls).await?;
+    connect(&cluster.region(name).global_db).await
+}
+
+pub async fn connect(database: &str) -> anyhow::Result<(Client, JoinSet<()>)> {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
         // Its errors reach the client's callers.
@@ -158,21 +161,21 @@ async fn session(cluster: &Cluster, name: &str) -> anyhow::Result<(Client, JoinS
     Ok((client, driver))
 }
 
-fn godwit(dir: &Path, arguments: &[&str]) -> Command {
+pub fn godwit(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
     command.args(arguments).arg("--dir").arg(dir).kill_on_drop(true);
     command
 }
 
-/// Test runs beside each other differ in their process ids, and a run's two callers in `half`.
-/// A bare laboratory takes 27 ports.
-fn on_ports(half: u32, dir: &Path, arguments: &[&str]) -> Command {
-    let base = 10_000 + std::process::id() % 60 * 60 + 30 * half;
+/// Test runs beside each other differ in their process ids, and a run's callers in `third`. A bare
+/// laboratory takes 27 ports.
+pub fn on_ports(third: u32, dir: &Path, arguments: &[&str]) -> Command {
+    let base = 10_000 + std::process::id() % 40 * 90 + 30 * third;
     let mut command = godwit(dir, arguments);
     command.args(["--port-base", &base.to_string()]);
     command
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
 }

@@ -4,6 +4,7 @@
 //! faults or settings takes one of its own (`harness::own`). Tests run side by side, so each keeps
 //! to a collection or a tenant of its own; those that measure time come last and run `alone`. Whatever happens, Ctrl-C included, no laboratory outlives the run.
 
+mod agent;
 mod bad_input;
 mod client;
 mod collector;
@@ -86,6 +87,10 @@ fn trials() -> Vec<Trial> {
             an_interrupted_start_leaves_neither_process_nor_half_a_database,
             what_a_killed_supervisor_left_is_found_and_stopped,
             a_directory_of_someone_else_is_neither_taken_nor_purged,
+        }
+        run agent::{
+            a_replaced_primary_comes_back_as_one_and_follows_once_it_is_told_to,
+            a_rewind_that_is_broken_off_ends_well_when_it_is_ordered_again,
         }
         run observed::{
             one_write_over_two_regions_is_one_trace,
