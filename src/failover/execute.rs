@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     topology::{
-        FENCE_SEEN, Role,
+        FENCE_SEEN, Role, TopologyReport,
         ask::{Answer, Question},
         control::{Instance, Order, Outcome},
         lease::{Promised, majority},
@@ -388,13 +388,12 @@ impl<'a> Run<'a> {
     }
 
     async fn verify(&mut self) -> Result<String, Stopped> {
-        let (target, epoch) = (&self.plan.promise.region, self.plan.promise.epoch);
+        let target = &self.plan.promise.region;
         let give_up = self.now() + VERIFY;
         loop {
             let reports = self.cluster.report(self.sight).await;
-            let sends = |told: &crate::topology::TopologyReport| {
-                told.epoch() == Some(epoch) && told.primary.as_ref() == Some(target)
-            };
+            // A region that was left behind knows of the epoch from its peers alone.
+            let sends = |told: &TopologyReport| told.primary.as_ref() == Some(target);
             let (there, not): (Vec<_>, Vec<_>) =
                 reports.iter().partition(|(_, report)| report.as_ref().is_ok_and(sends));
             let writable = there.iter().any(|(region, _)| region == target);
