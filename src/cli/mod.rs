@@ -6,6 +6,7 @@
 
 mod client;
 mod doctor;
+mod drill;
 mod failover;
 mod import;
 mod key;
@@ -35,6 +36,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Doctor(doctor::Doctor),
+    Drill(drill::Drill),
     Import(import::Import),
     Key(key::Key),
     Lab(lab::Lab),
@@ -56,6 +58,7 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let done = match self.command {
             Command::Doctor(doctor) => doctor.run(),
+            Command::Drill(drill) => drill.run(),
             Command::Import(import) => import.run(),
             Command::Key(key) => key.run(),
             Command::Lab(lab) => lab.run(),

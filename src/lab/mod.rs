@@ -35,6 +35,7 @@ mod links;
 mod lock;
 mod ports;
 mod postgres;
+pub mod postgres_faults;
 mod processes;
 mod redis;
 mod reign;

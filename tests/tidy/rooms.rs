@@ -61,7 +61,14 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["reqwest"],
-        &["src/routing/forward", "src/topology/probe", "src/cli/client", "src/http/gate"],
+        // The drill's client tells of every attempt and header what the operator's hides.
+        &[
+            "src/routing/forward",
+            "src/topology/probe",
+            "src/cli/client",
+            "src/http/gate",
+            "src/failover/drill/client",
+        ],
     ),
 ];
 

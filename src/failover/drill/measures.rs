@@ -126,9 +126,8 @@ fn one_move(
     };
     let (last_us, first_us) = (last(None)?, first(None)?);
     let commands = history.marks.iter().filter(|mark| mark.kind == MarkKind::Command);
-    let command = commands.map(|mark| mark.at_us).filter(|at| *at <= first_us);
-    // The first since the old epoch was last heard of, or else the last before.
-    let begun = command.clone().find(|at| *at >= last_us).or(command.max());
+    // One that was refused, or given before, did not move it.
+    let begun = commands.map(|mark| mark.at_us).filter(|at| *at <= first_us).max();
     let between = |from: Option<u64>, to: Option<u64>| {
         from.zip(to).map(|(from, to): (u64, u64)| ms(to.saturating_sub(from)))
     };
@@ -374,7 +373,7 @@ mod tests {
             (EU, "d", 900, 1_000, Some(2)),
             (US, "c", 1_000, 1_250, Some(2)),
         ];
-        let marks = [(150, MarkKind::Fault), (400, MarkKind::Command), (990, MarkKind::Command)];
+        let marks = [(150, MarkKind::Fault), (400, MarkKind::Command), (1_100, MarkKind::Command)];
         let measured = measure(&history(&attempts, &marks, 2_000));
         let [moved] = &measured.moves[..] else { panic!("{:?}", measured.moves) };
         assert_eq!(moved.recovery_ms, 820);

@@ -2,6 +2,7 @@
 
 use super::{
     checker::{Breach, Verdict},
+    ground::CommandRecord,
     measures::{Availability, Measures},
 };
 use crate::{config::Durability, vocab::Region};
@@ -31,6 +32,7 @@ pub struct Round {
     pub primary_after: Option<Region>,
     /// Why the round did not come to its end, or a rule of the fault was not kept.
     pub failures: Vec<String>,
+    pub commands: Vec<CommandRecord>,
     pub verdict: Verdict,
     pub measures: Measures,
 }

@@ -64,6 +64,7 @@ fn small() -> Report {
         primary_before: "us-east-1".parse().unwrap(),
         primary_after: Some("eu-west-1".parse().unwrap()),
         failures: Vec::new(),
+        commands: Vec::new(),
         verdict: checker::judge(&history),
         measures: measures::measure(&history),
     };

@@ -1,0 +1,116 @@
+//! How things stand at the end: every item, every list, what every key says, and what every region
+//! says to the bookmarks of what was lost.
+
+use super::{
+    checker::LostWrite,
+    client::{Answer, Client, Request},
+    history::{Call, Closing, Fate, Probe},
+    workload::{adds, lists, said},
+};
+use crate::vocab::Region;
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+use std::{collections::BTreeSet, time::Duration};
+
+/// Requests under way at once: few, so that they are not refused for their rate.
+const AT_ONCE: usize = 12;
+const ATTEMPTS_MAX: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Reads all of a run, from the primary.
+///
+/// # Errors
+/// With what a region answered instead, for as long as it was asked.
+pub async fn read(
+    client: &Client,
+    run: &str,
+    list_ids: &[String],
+    calls: &[Call],
+    at: &Region,
+) -> Result<Closing, String> {
+    let mut closing = Closing { items: items(client, run, at).await?, ..Closing::default() };
+    for (list, id) in (0..).zip(list_ids) {
+        let answer = insist(client, at, &format!("{}/{id}", lists(run))).await?;
+        let values = answer.body["data"]["values"].as_array().into_iter().flatten();
+        closing.lists.insert(list, values.filter_map(Value::as_u64).collect());
+    }
+    let keys: BTreeSet<&str> = calls.iter().filter_map(|call| call.ask.write_key()).collect();
+    let fate = |key: &str| {
+        let (key, path) = (key.to_owned(), format!("/v1/writes/{key}"));
+        async move {
+            let fate = match insist(client, at, &path).await {
+                Ok(answer) => fate(&answer),
+                Err(_) => Fate::Unanswered,
+            };
+            (key, fate)
+        }
+    };
+    let asked: Vec<_> = keys.into_iter().map(fate).collect();
+    closing.writes = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    Ok(closing)
+}
+
+async fn items(client: &Client, run: &str, at: &Region) -> Result<Vec<(String, String)>, String> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = insist(client, at, &format!("{}?limit=200{cursor}", adds(run))).await?;
+        for item in page.body["items"].as_array().into_iter().flatten() {
+            let (key, id) = (item["data"]["key"].as_str(), item["id"].as_str());
+            items.extend(key.zip(id).map(|(key, id)| (key.to_owned(), id.to_owned())));
+        }
+        match page.body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// Until it is answered well.
+async fn insist(client: &Client, at: &Region, path: &str) -> Result<Answer, String> {
+    let mut last = String::new();
+    for attempt in 0..ATTEMPTS_MAX {
+        let answer = client.ask(at, attempt, &Request::strong(path.to_owned())).await;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        last = said(at, &answer);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("{path}: {last}"))
+}
+
+fn fate(answer: &Answer) -> Fate {
+    match answer.body["status"].as_str() {
+        Some("committed") => Fate::Committed,
+        Some("queued") => Fate::Queued,
+        Some("dead") => Fate::Dead,
+        Some("lost") => Fate::Lost,
+        Some("unknown") => Fate::Unknown,
+        _ => Fate::Unanswered,
+    }
+}
+
+/// Shows every region the bookmark of every lost write.
+pub async fn probe(client: &Client, run: &str, lost: &[LostWrite]) -> Vec<Probe> {
+    let regions = client.regions();
+    let each = lost.iter().flat_map(|lost| regions.iter().map(move |region| (lost, region)));
+    let ask = |(lost, region): (&LostWrite, &Region)| {
+        let path = format!("{}?limit=1", adds(run));
+        let (key, region, bookmark) = (lost.key.clone(), region.clone(), lost.bookmark);
+        async move {
+            let mut answer = client.ask(&region, 0, &Request::get(path.clone(), bookmark)).await;
+            for attempt in 1..ATTEMPTS_MAX {
+                // A region that cannot answer has not said anything yet.
+                if !matches!(answer.status, 0 | 429 | 500..=599) {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+                answer = client.ask(&region, attempt, &Request::get(path.clone(), bookmark)).await;
+            }
+            let told = answer.problem.as_deref() == Some("bookmark-lost");
+            Probe { key, told, says: said(&region, &answer), region }
+        }
+    };
+    let asked: Vec<_> = each.map(ask).collect();
+    stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
+}
