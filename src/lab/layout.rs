@@ -31,6 +31,9 @@ const NAMES: [&str; 12] = [
     MARKER,
 ];
 
+/// What drills saved, before there was a laboratory or after it was removed. It stays.
+pub const DRILLS: &str = "drills";
+
 /// Where data that Postgres' user cannot reach below the laboratory is kept.
 const ELSEWHERE: [&str; 2] = ["/var/tmp", "/tmp"];
 
@@ -70,7 +73,8 @@ impl Layout {
         make_dir(dir, 0o711).with_context(|| named(dir))?;
         let layout = Self::new(dir)?;
         let root = &layout.root;
-        if !layout.holds_one() && !entries(root).with_context(|| named(root))?.is_empty() {
+        let foreign = |name: &String| name != DRILLS;
+        if !layout.holds_one() && entries(root).with_context(|| named(root))?.iter().any(foreign) {
             return Err(NotOurs(layout.root).into());
         }
         // A laboratory of a version without the marker gets it now.
@@ -226,4 +230,20 @@ pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     io::Write::write_all(&mut file, text)?;
     fs::rename(&partial, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_drills_and_nothing_else_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(DRILLS)).unwrap();
+        Layout::make(dir.path()).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir(other.path().join(DRILLS)).unwrap();
+        fs::write(other.path().join("mine"), "").unwrap();
+        assert!(Layout::make(other.path()).is_err());
+    }
 }

@@ -51,7 +51,7 @@ pub use agent::{Order, Upstream};
 pub use child::tail;
 pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
 pub use laboratory::Lab;
-pub use layout::{Layout, NotOurs};
+pub use layout::{DRILLS, Layout, NotOurs};
 pub use links::{Kind, LinkFacts};
 pub use lock::{lock, sweep};
 pub use relay::{Direction, LinkState};

@@ -11,6 +11,7 @@ mod collector;
 mod consistency;
 mod contention;
 mod credentials;
+mod drill;
 mod faults;
 mod harness;
 mod items;
@@ -46,6 +47,7 @@ fn trials() -> Vec<Trial> {
             a_session_reads_its_writes_in_every_region_and_never_goes_back,
             without_the_bookmark_reads_are_stale,
         }
+        run drill::{a_drill_that_moves_nothing_is_clean_and_leaves_its_report}
         run consistency::{a_delayed_replica_answers_as_it_is_asked}
         run limits::{a_credential_has_one_bucket_in_a_region}
         run bad_input::{

@@ -2,7 +2,10 @@
 
 mod ground;
 
-use super::{Misused, Output, block_on, target::Target};
+use super::{
+    Misused, Output, block_on,
+    target::{DEFAULT_LAB, Target},
+};
 use crate::{
     config::{Config, Durability},
     failover::drill::{
@@ -15,7 +18,7 @@ use crate::{
         report::{Report, Round, round_text, summary_text},
         run::{self, Order},
     },
-    lab::LabFile,
+    lab::{DRILLS, LabFile},
     vocab::{Op, OpKind, Region, rng},
 };
 use anyhow::{Context as _, bail};
@@ -30,9 +33,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-/// Reports and histories, unless told otherwise.
-const DRILLS: &str = ".godwit/drills";
 
 /// Break a cluster under load, move its primary, and prove what that cost
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ pub struct Drill {
     /// API key with the scopes read and write [default: the laboratory's]
     #[arg(long, env = "GODWIT_KEY", hide_env_values = true)]
     key: Option<String>,
-    /// Where reports and histories are written [default: .godwit/drills/TIME-SEED]
+    /// Where reports and histories are written [default: drills/TIME-SEED in the laboratory, or in .godwit]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -146,7 +146,8 @@ impl Drill {
         let at = op.now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
         let stamp = op.now().format("%Y%m%dT%H%M%SZ");
         let out = self.out.clone();
-        let out = out.unwrap_or_else(|| Path::new(DRILLS).join(format!("{stamp}-{seed}")));
+        let kept = cluster.lab.as_deref().unwrap_or(Path::new(DEFAULT_LAB)).join(DRILLS);
+        let out = out.unwrap_or_else(|| kept.join(format!("{stamp}-{seed}")));
         fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
         let durability = cluster.commands.durability;
         let report = Report { seed, at, durability, rate: self.rate, rounds: Vec::new() };
