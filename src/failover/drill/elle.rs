@@ -40,11 +40,13 @@ pub fn export(history: &History) -> Vec<Event> {
             operations.push(operation);
         }
     }
-    for (list, values) in &history.closing.lists {
+    // One after the other.
+    let turns_us = (history.ended_us..).step_by(2);
+    for ((list, values), began_us) in history.closing.lists.iter().zip(turns_us) {
         operations.push(Operation {
             session: u64::MAX,
-            began_us: history.ended_us,
-            ended_us: history.ended_us + 1,
+            began_us,
+            ended_us: began_us + 1,
             asked: json!([["r", list, null]]),
             kind: "ok",
             value: json!([["r", list, values]]),
