@@ -31,27 +31,33 @@ const WHOLE: &str =
 pub async fn a_replaced_primary_comes_back_as_one_and_follows_once_it_is_told_to()
 -> anyhow::Result<()> {
     let dir = harness::dir("replaced");
-    let layout = Layout::new(&dir)?;
-    up(&dir).await?;
-    part_ways(&dir).await?;
-    told_of(&dir, EU).await?;
-    lab(&dir, &["kill", "us-east-1/postgres"]).await?;
-    lab(&dir, &["start", "us-east-1/postgres"]).await?;
+    let done = replaced(&dir).await;
+    let down = lab(&dir, &["down", "--purge"]).await;
+    done.and(down.map(drop))
+}
+
+async fn replaced(dir: &Path) -> anyhow::Result<()> {
+    let layout = Layout::new(dir)?;
+    up(dir).await?;
+    part_ways(dir).await?;
+    told_of(dir, EU).await?;
+    lab(dir, &["kill", "us-east-1/postgres"]).await?;
+    lab(dir, &["start", "us-east-1/postgres"]).await?;
     // Not only now: a laboratory that was started anew tells them apart by their timelines.
     for restarted in [false, true] {
         if restarted {
-            lab(&dir, &["down"]).await?;
-            up(&dir).await?;
+            lab(dir, &["down"]).await?;
+            up(dir).await?;
         }
-        ensure!(LabFile::read(&dir)?.primary == region(EU));
-        ensure!(ask(&dir, US, "SELECT pg_is_in_recovery()::text").await? == "false");
-        ensure!(ask(&dir, US, "SELECT text FROM item WHERE id = -1").await? == "lost");
+        ensure!(LabFile::read(dir)?.primary == region(EU));
+        ensure!(ask(dir, US, "SELECT pg_is_in_recovery()::text").await? == "false");
+        ensure!(ask(dir, US, "SELECT text FROM item WHERE id = -1").await? == "lost");
     }
 
     let follow = follow(&layout)?;
     let mut kept = String::new();
     for verb in ["stop", "stop", "keep", "keep", "rewind", "rewind", "start", "start"] {
-        let told = order(&dir, verb, &follow).await.with_context(|| verb.to_owned())?;
+        let told = order(dir, verb, &follow).await.with_context(|| verb.to_owned())?;
         if verb == "keep" {
             ensure!(kept.is_empty() || kept == told, "{kept} and {told}");
             kept = told;
@@ -61,23 +67,22 @@ pub async fn a_replaced_primary_comes_back_as_one_and_follows_once_it_is_told_to
     }
     let kept = PathBuf::from(kept.trim_end());
     ensure!(kept.join("pg_control").exists() && fs::read_dir(kept.join("pg_wal"))?.count() > 0);
-    follows(&dir).await?;
+    follows(dir).await?;
     let told = fs::read_to_string(layout.data().join("us-east-1/postgres/postgresql.auto.conf"))?;
     ensure!(told.lines().count() == 2, "{told}");
-    let refused = order(&dir, "rewind", &follow).await;
+    let refused = order(dir, "rewind", &follow).await;
     ensure!(format!("{refused:?}").contains("Postgres runs"), "{refused:?}");
 
-    lab(&dir, &["down"]).await?;
-    up(&dir).await?;
-    let facts = LabFile::read(&dir)?;
+    lab(dir, &["down"]).await?;
+    up(dir).await?;
+    let facts = LabFile::read(dir)?;
     ensure!(facts.primary == region(EU), "{}", facts.primary);
-    follows(&dir).await?;
+    follows(dir).await?;
     eventually("a third region that follows too", SOON, async || {
-        let found = ask(&dir, AP, "SELECT text FROM item WHERE id = -2").await;
+        let found = ask(dir, AP, "SELECT text FROM item WHERE id = -2").await;
         found.map(drop).map_err(|error| format!("{error:#}"))
     })
-    .await?;
-    lab(&dir, &["down", "--purge"]).await.map(drop)
+    .await
 }
 
 pub async fn a_rewind_that_is_broken_off_ends_well_when_it_is_ordered_again() -> anyhow::Result<()>
