@@ -14,7 +14,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// Requests under way at once: few, so that they are not refused for their rate.
 const AT_ONCE: usize = 12;
-const ATTEMPTS_MAX: u32 = 40;
+/// How long one thing is asked for. What a region cannot answer by then it cannot answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads all of a run, from the primary.
@@ -67,16 +68,29 @@ async fn items(client: &Client, run: &str, at: &Region) -> Result<Vec<(String, S
 
 /// Until it is answered well.
 async fn insist(client: &Client, at: &Region, path: &str) -> Result<Answer, String> {
-    let mut last = String::new();
-    for attempt in 0..ATTEMPTS_MAX {
-        let answer = client.ask(at, attempt, &Request::strong(path.to_owned())).await;
-        if answer.status == 200 {
-            return Ok(answer);
+    let answer =
+        patiently(client, at, &Request::strong(path.to_owned()), |answer| answer.status == 200)
+            .await;
+    if answer.status == 200 { Ok(answer) } else { Err(format!("{path}: {}", said(at, &answer))) }
+}
+
+/// Asks again until an answer will do, or for as long as there is patience.
+async fn patiently(
+    client: &Client,
+    at: &Region,
+    request: &Request<'_>,
+    will_do: impl Fn(&Answer) -> bool,
+) -> Answer {
+    let until_us = client.now_us() + u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
+    let mut attempt = 0;
+    loop {
+        let answer = client.ask(at, attempt, request).await;
+        if will_do(&answer) || client.now_us() > until_us {
+            return answer;
         }
-        last = said(at, &answer);
+        attempt += 1;
         tokio::time::sleep(PAUSE).await;
     }
-    Err(format!("{path}: {last}"))
 }
 
 fn fate(answer: &Answer) -> Fate {
@@ -98,15 +112,9 @@ pub async fn probe(client: &Client, run: &str, lost: &[LostWrite]) -> Vec<Probe>
         let path = format!("{}?limit=1", adds(run));
         let (key, region, bookmark) = (lost.key.clone(), region.clone(), lost.bookmark);
         async move {
-            let mut answer = client.ask(&region, 0, &Request::get(path.clone(), bookmark)).await;
-            for attempt in 1..ATTEMPTS_MAX {
-                // A region that cannot answer has not said anything yet.
-                if !matches!(answer.status, 0 | 429 | 500..=599) {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
-                answer = client.ask(&region, attempt, &Request::get(path.clone(), bookmark)).await;
-            }
+            // A region that cannot answer has not said anything yet.
+            let says = |answer: &Answer| !matches!(answer.status, 0 | 429 | 500..=599);
+            let answer = patiently(client, &region, &Request::get(path, bookmark), says).await;
             let told = answer.problem.as_deref() == Some("bookmark-lost");
             Probe { key, told, says: said(&region, &answer), region }
         }
