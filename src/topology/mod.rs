@@ -213,8 +213,10 @@ impl Topology {
             None => true,
             Some(own) => self.now().saturating_duration_since(own.asked_at) < FENCE_SEEN,
         });
-        let seen = tokio::time::timeout_at(deadline.into(), fresh).await;
-        matches!(seen, Ok(Ok(_))) && self.primary() == PrimaryAt::Here(epoch)
+        // What it gives is a read lock: kept while the next one is taken, it would wait for a writer
+        // that waits for it.
+        let seen = matches!(tokio::time::timeout_at(deadline.into(), fresh).await, Ok(Ok(_)));
+        seen && self.primary() == PrimaryAt::Here(epoch)
     }
 
     /// Waits until some region is known, from later than `after`, to take writes.
