@@ -177,14 +177,12 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         renew(app, peer.clone(), Granting::Peer(asker));
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(BreakerEar(Arc::clone(&app)));
-        app.loops.clone().start(
-            WatcherLoop::schedule(&config.topology),
-            Activator::new(),
-            move || {
-                let (topology, heard) = (app.topology.clone(), Arc::clone(&heard));
-                WatcherLoop::new(peer.clone(), &app.config, client.clone(), topology, heard)
-            },
-        );
+        let (schedule, again) = (WatcherLoop::schedule(&config.topology), Activator::new());
+        app.loops.clone().start(schedule, again.clone(), move || {
+            let (topology, heard) = (app.topology.clone(), Arc::clone(&heard));
+            let (client, again) = (client.clone(), again.clone());
+            WatcherLoop::new(peer.clone(), &app.config, client, topology, heard, again)
+        });
     }
     Ok(())
 }
@@ -208,10 +206,11 @@ fn keep(app: &Arc<App>, grantor: Grantor, control: Arc<dyn DatabaseControl>) {
 fn renew(app: &Arc<App>, grants: Region, granting: Granting) {
     let schedule = RenewalLoop::schedule(&app.config.lease);
     let app = Arc::clone(app);
-    app.loops.clone().start(schedule, Activator::new(), move || {
-        let (topology, redis) = (app.topology.clone(), app.redis.clone());
+    let again = Activator::new();
+    app.loops.clone().start(schedule, again.clone(), move || {
+        let (topology, redis, again) = (app.topology.clone(), app.redis.clone(), again.clone());
         let (config, metrics) = (app.config.lease.clone(), app.metrics.lease(&grants));
-        RenewalLoop::new(grants.clone(), granting.clone(), topology, redis, config, metrics)
+        RenewalLoop::new(grants.clone(), granting.clone(), topology, redis, config, metrics, again)
     });
 }
 

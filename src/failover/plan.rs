@@ -291,10 +291,13 @@ impl View<'_> {
             Step::Detach { regions: others.clone() },
             Step::Fence { region: from.clone() },
             Step::CatchUp,
-            Step::Release,
         ];
-        let last =
-            [Step::Follow { regions: others }, Step::Verify, Step::Rejoin { region: from.clone() }];
+        let last = [
+            Step::Release,
+            Step::Follow { regions: others },
+            Step::Verify,
+            Step::Rejoin { region: from.clone() },
+        ];
         first.into_iter().chain(begins).chain(last).collect()
     }
 

@@ -12,9 +12,9 @@
 //! 3. Two majorities share a region, and by 1 and 2 that region is counted on by one epoch.
 //! 4. A region whose Redis has lost its note, or is another instance than the one that wrote it,
 //!    grants nothing for a whole term: by then what it may have granted has run out.
-//! 5. A region grants no epoch that its own database has no row of, and none before the latest it
-//!    knows. So once an epoch holds the lease, a majority of databases, on disk, rules out all
-//!    before it.
+//! 5. A region grants no epoch but the one it has promised, or that its own database has a row of,
+//!    and none before the latest it knows. So once an epoch holds the lease, a majority rules out all
+//!    before it: by its promise at first, and on its databases' disks once they have the row.
 
 mod grantor;
 mod renewal;
@@ -85,7 +85,8 @@ pub enum Verdict {
     Taken { epoch: Epoch, region: Region, left_ms: u64 },
     /// A later epoch is known here, or promised. The asker is no longer the primary.
     Outranked { epoch: Epoch },
-    /// This region's database has no row of the asker's epoch, or does not answer.
+    /// This region has not promised the asker's epoch, and its database has no row of it, or does not
+    /// answer.
     Unheard,
     /// The asker counts another term than this region.
     OtherTerm { term_ms: u64 },
@@ -180,11 +181,15 @@ pub fn judge(
     let promised = record.promise.as_ref().filter(|promise| {
         promise.epoch > epoch || (promise.epoch == epoch && promise.region != *region)
     });
+    let expected = record
+        .promise
+        .as_ref()
+        .is_some_and(|promise| promise.epoch == epoch && promise.region == *region);
     let verdict = if let Some(heard) = known.heard.filter(|heard| *heard > epoch) {
         Verdict::Outranked { epoch: heard }
     } else if let Some(promise) = promised {
         Verdict::Outranked { epoch: promise.epoch }
-    } else if known.written.is_none_or(|written| written < epoch) {
+    } else if known.written.is_none_or(|written| written < epoch) && !expected {
         Verdict::Unheard
     } else if record.quiet_until_ms > now_ms {
         Verdict::Quiet { left_ms: record.quiet_until_ms - now_ms }

@@ -3,10 +3,13 @@
 use super::{Topology, probe, snapshot::Peer};
 use crate::{
     config::{Config, TopologyConfig},
-    loops::{Loop, Schedule, Tick},
+    loops::{Activator, Loop, Schedule, Tick},
     vocab::{Op, Region},
 };
 use std::{sync::Arc, time::Duration};
+
+/// Between two probes of a peer that is about to become the primary.
+const WHILE_MOVING: Duration = Duration::from_millis(25);
 
 /// Told of every probe, so that what depends on a peer being there need not ask itself.
 pub trait Heard: Send + Sync + 'static {
@@ -20,6 +23,7 @@ pub struct WatcherLoop {
     patience: Duration,
     topology: Topology,
     heard: Arc<dyn Heard>,
+    again: Activator,
     known: Peer,
 }
 
@@ -31,6 +35,7 @@ impl WatcherLoop {
         client: probe::PeerClient,
         topology: Topology,
         heard: Arc<dyn Heard>,
+        again: Activator,
     ) -> Self {
         let base = config.regions.get(&peer).map(|peer| peer.internal_url.clone());
         Self {
@@ -40,6 +45,7 @@ impl WatcherLoop {
             patience: Duration::from_millis(config.topology.probe_ms_max),
             topology,
             heard,
+            again,
             known: Peer::default(),
         }
     }
@@ -77,6 +83,12 @@ impl Loop for WatcherLoop {
         };
         self.topology.publish_peer(&self.peer, self.known.clone());
         self.heard.heard(&self.peer, answered);
+        // Writes are held for the next primary: it is looked at again at once.
+        let next = self.topology.look(|s| s.moving().is_some_and(|to| to.region == self.peer));
+        if next && answered {
+            tokio::time::sleep(WHILE_MOVING).await;
+            self.again.activate();
+        }
         tick
     }
 }

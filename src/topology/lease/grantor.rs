@@ -21,7 +21,7 @@ pub struct Grantor {
     redis: Redis,
     topology: Topology,
     term_ms: u64,
-    /// What this process has promised, for when Redis forgets it.
+    /// What this region has promised, as far as this process knows, for when Redis forgets it.
     promised: Arc<Mutex<Option<Promise>>>,
 }
 
@@ -66,10 +66,7 @@ impl Grantor {
         let answer =
             self.settle(op, |found| judge_promise(found, wanted, known, self.term_ms)).await?;
         if matches!(answer, Promised::Yes { .. }) {
-            let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-            if promised.as_ref().is_none_or(|kept| kept.epoch <= wanted.epoch) {
-                *promised = Some(wanted.clone());
-            }
+            self.remember(wanted);
         }
         Ok(answer)
     }
@@ -89,7 +86,17 @@ impl Grantor {
     pub async fn look(&self, op: &Op) -> Result<(Option<Record>, u64), StorageError> {
         let (found, _) = self.find(op).await?;
         let kept = found.record.filter(|record| record.instance == found.instance);
+        if let Some(promise) = kept.as_ref().and_then(|record| record.promise.as_ref()) {
+            self.remember(promise);
+        }
         Ok((kept, found.now_ms))
+    }
+
+    fn remember(&self, promise: &Promise) {
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        if promised.as_ref().is_none_or(|kept| kept.epoch <= promise.epoch) {
+            *promised = Some(promise.clone());
+        }
     }
 
     fn promised(&self) -> Option<Promise> {

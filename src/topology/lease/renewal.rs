@@ -3,7 +3,7 @@
 use super::{Grantor, Verdict};
 use crate::{
     config::LeaseConfig,
-    loops::{Loop, Schedule, Tick},
+    loops::{Activator, Loop, Schedule, Tick},
     storage::redis::{Redis, lease as notes},
     telemetry::metrics::{LeaseAnswer, LeaseMetrics},
     topology::{
@@ -14,6 +14,9 @@ use crate::{
     vocab::{Epoch, Op, Region},
 };
 use std::time::Duration;
+
+/// From a refusal to the next request.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Who grants: this region itself, or another.
 #[derive(Clone)]
@@ -30,10 +33,11 @@ pub struct RenewalLoop {
     redis: Redis,
     config: LeaseConfig,
     metrics: LeaseMetrics,
+    again: Activator,
 }
 
 impl RenewalLoop {
-    /// Asks the region `grants`, for the epoch of this one.
+    /// Asks the region `grants`, for the epoch of this one. `again` wakes this very loop.
     #[must_use]
     pub fn new(
         grants: Region,
@@ -42,9 +46,10 @@ impl RenewalLoop {
         redis: Redis,
         config: LeaseConfig,
         metrics: LeaseMetrics,
+        again: Activator,
     ) -> Self {
         let region = topology.look(|snapshot| snapshot.region.clone());
-        Self { grants, region, granting, topology, redis, config, metrics }
+        Self { grants, region, granting, topology, redis, config, metrics, again }
     }
 
     #[must_use]
@@ -100,6 +105,9 @@ impl Loop for RenewalLoop {
         };
         self.metrics.answered(verdict.label());
         if verdict != Verdict::Granted {
+            // A new epoch's first grant must not wait for the next turn.
+            tokio::time::sleep(AGAIN).await;
+            self.again.activate();
             return Tick::Waiting(format!("{}: {verdict}", self.grants).into());
         }
         self.topology.granted(&self.grants, epoch, sent_at);

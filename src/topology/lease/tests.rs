@@ -22,12 +22,14 @@ enum Broken {
     BelievesAnOlderNote,
     /// Half of the regions is enough.
     HalfIsEnough,
-    /// No margin for clocks of different speed.
+    /// No margin for clocks of different speed, neither in the lease nor before a promotion.
     NoMargin,
-    /// A grant to another epoch is not waited out.
+    /// A grant to another epoch is not waited out, neither by who grants nor by a promotion.
     TakesOver,
-    /// A region grants what its database has no row of.
+    /// A region grants what it has neither promised nor a row of.
     GrantsWhatItHasNotHeardOf,
+    /// A region loses its Redis and its processes at the same time.
+    ForgetsItsPromise,
 }
 
 const REGIONS: [&str; 4] = ["a", "b", "c", "d"];
@@ -44,6 +46,8 @@ struct Store {
     older: Vec<Option<Record>>,
     /// What its database has on disk: no restart takes it back.
     written: Epoch,
+    /// What its processes have promised: they outlive their Redis.
+    promised: Option<Promise>,
 }
 
 struct Process {
@@ -77,6 +81,9 @@ struct World {
     now_ms: u64,
     stores: Vec<Store>,
     processes: Vec<Process>,
+    /// Of 60 steps, in how many a store restarts, and replication brings something.
+    restarts: u64,
+    replications: u64,
     /// With the time each arrives.
     under_way: Vec<(u64, Message)>,
     /// Steps in which some process of each epoch held its lease.
@@ -91,7 +98,8 @@ impl World {
     fn new(seed: u64, broken: Broken) -> Self {
         let rng = SeededRng::new(seed);
         // Within 4 % of true time: the margin is 10 % of the term.
-        let speed = || 960 + rng::below(&rng, 81);
+        let apart = if broken == Broken::NoMargin { 100 } else { 40 };
+        let speed = || 1_000 - apart + rng::below(&rng, 2 * apart + 1);
         let regions = 3 + usize::try_from(rng::below(&rng, 2)).unwrap();
         let stores = (0..regions).map(|_| Store {
             speed: speed(),
@@ -100,6 +108,7 @@ impl World {
             record: None,
             older: Vec::new(),
             written: Epoch::FIRST,
+            promised: None,
         });
         let stores = stores.collect();
         let processes = PROCESSES.iter().map(|(at, epoch)| Process {
@@ -124,6 +133,8 @@ impl World {
             processes,
             under_way: Vec::new(),
             held: BTreeMap::new(),
+            restarts: 1 + rng::below(&rng, 3),
+            replications: [0, 1, 4][usize::try_from(rng::below(&rng, 3)).unwrap()],
             rng,
         }
     }
@@ -153,19 +164,13 @@ impl World {
 
     fn step(&mut self) {
         self.now_ms += self.below(60);
+        let (restarts, replications) = (self.restarts, self.replications);
         match self.below(60) {
-            0 => self.restart(),
-            1 => {
+            step if step < restarts => self.restart(),
+            step if step < restarts + replications => self.replicate(),
+            59 => {
                 let process = self.one_of(self.processes.len());
                 self.processes[process].paused_until_ms = self.now_ms + self.below(8_000);
-            }
-            // Replication brings an epoch that has begun.
-            2 | 3 => {
-                let store = self.one_of(self.stores.len());
-                let begun = self.processes.iter().filter(|process| process.begun);
-                let newest = begun.map(|process| process.epoch).max();
-                let written = &mut self.stores[store].written;
-                *written = newest.map_or(*written, |newest| newest.max(*written));
             }
             _ => {
                 let process = self.one_of(self.processes.len());
@@ -190,16 +195,25 @@ impl World {
         }
     }
 
+    /// Replication brings an epoch that has begun.
+    fn replicate(&mut self) {
+        let store = self.one_of(self.stores.len());
+        let begun = self.processes.iter().filter(|process| process.begun);
+        let newest = begun.map(|process| process.epoch).max();
+        let written = &mut self.stores[store].written;
+        *written = newest.map_or(*written, |newest| newest.max(*written));
+    }
+
     /// Begins the epoch once a majority has promised it and what they had granted has run out.
     fn promote(&mut self, at: usize) {
         let now = self.instant(at);
         let majority = majority(self.stores.len());
-        let parts = if self.broken == Broken::NoMargin { 0 } else { 1 };
+        let waits = !matches!(self.broken, Broken::NoMargin | Broken::TakesOver);
         let process = &mut self.processes[at];
         if process.promised.len() >= majority {
-            let left_ms = process.promised.values().max().copied().unwrap_or(0);
+            let left_ms = process.promised.values().max().copied().filter(|_| waits).unwrap_or(0);
             // A tenth for the clocks.
-            let wait = Duration::from_millis(left_ms + left_ms / 10 * parts);
+            let wait = Duration::from_millis(left_ms + left_ms / 10);
             let until = *process.waits_until.get_or_insert(now + wait);
             if until <= now {
                 process.begun = true;
@@ -234,6 +248,9 @@ impl World {
         };
         let store = &mut self.stores[at];
         (store.record, store.instance) = (found, store.instance + 1);
+        if self.broken == Broken::ForgetsItsPromise {
+            store.promised = None;
+        }
     }
 
     fn arrive(&mut self, message: Message) {
@@ -256,10 +273,16 @@ impl World {
             Message::Promise { process, store } => {
                 let Process { epoch, region, .. } = &self.processes[process];
                 let wanted = Promise { epoch: *epoch, region: region.clone(), planned: false };
+                // As `Grantor` remembers.
+                let kept = self.stores[store].promised.as_ref();
+                if kept.is_some_and(|kept| kept.epoch > wanted.epoch) {
+                    return;
+                }
                 let (found, known) = self.found(store);
                 let (answer, record) = judge_promise(&found, &wanted, known, self.config.term_ms);
                 self.keep(store, record);
                 if let Promised::Yes { left_ms } = answer {
+                    self.stores[store].promised = Some(wanted);
                     self.send(Message::Promised { process, store, left_ms });
                 }
             }
@@ -295,6 +318,10 @@ impl World {
         }
         if self.broken == Broken::GrantsWhatItHasNotHeardOf {
             known.written = Some(epoch);
+        }
+        let kept = self.stores[at].promised.as_ref().filter(|kept| kept.epoch > epoch);
+        if let Some(kept) = kept {
+            return Verdict::Outranked { epoch: kept.epoch };
         }
         let (verdict, mut record) = judge(&found, epoch, asker, known, self.config.term_ms);
         if let (Broken::GrantsAtOnceAfterARestart, Some(record)) = (self.broken, &mut record) {
@@ -369,8 +396,9 @@ fn the_model_finds_what_is_broken_on_purpose() {
         Broken::NoMargin,
         Broken::TakesOver,
         Broken::GrantsWhatItHasNotHeardOf,
+        Broken::ForgetsItsPromise,
     ] {
-        let found = (0..3_000).find(|seed| run(*seed, broken).is_err());
+        let found = (0..4_000).find(|seed| run(*seed, broken).is_err());
         assert!(found.is_some(), "{broken:?} goes unnoticed");
     }
 }
@@ -444,7 +472,9 @@ fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
     // What has begun is promised to nobody.
     let begun = Promised::Outranked { epoch: epoch(2), region: None };
     assert_eq!(promised(&held, 2, 1, knows(2)), begun);
-    // The promised epoch itself waits for what was granted before it.
+    // The promised epoch itself is expected, and waits for what was granted before it.
+    let expected = Verdict::Taken { epoch: epoch(1), region: region(0), left_ms: 1_500 };
+    assert_eq!(verdict(&after, 2, 1, knows(1)), expected);
     let taken = Verdict::Taken { epoch: epoch(1), region: region(0), left_ms: 1_500 };
     assert_eq!(verdict(&after, 2, 1, knows(2)), taken);
 }
