@@ -5,7 +5,7 @@ use crate::{
     loops::{Loop, Schedule, Tick},
     storage::{
         CommitError, Global, StorageError, WriteTx,
-        global::{items::purge_tombstones, journal},
+        global::{items::purge_tombstones, journal, lost},
     },
     vocab::{Epoch, Op},
 };
@@ -18,7 +18,7 @@ const ROWS_MAX: i64 = 1_000;
 /// The epoch in which this region is the primary now; `None` when it is not.
 pub type PrimaryIn = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
 
-/// Forgets old journal records and tombstones. Runs everywhere, works only where the primary is: on
+/// Forgets old journal records, tombstones and lost writes. Runs everywhere, works only where the primary is: on
 /// one that came back after a failover the journal is the list of what was lost.
 pub struct UpkeepLoop {
     pub global: Global,
@@ -37,13 +37,15 @@ impl UpkeepLoop {
         let now = op.now();
         let writes = now - Days::hours(i64::from(self.config.retention_hours));
         let deletions = now - Days::days(i64::from(self.config.tombstone_days));
+        let losses = now - Days::days(i64::from(self.config.lost_days));
         let mut forgotten = 0;
         loop {
             let Some(epoch) = (self.primary)() else {
                 return Ok(None);
             };
             let mut tx = WriteTx::open(&self.global, epoch, op).await?;
-            let some = journal::purge(&mut tx, writes, ROWS_MAX).await?
+            let some = journal::purge(&mut tx, writes, losses, ROWS_MAX).await?
+                + lost::purge(&mut tx, losses, ROWS_MAX).await?
                 + purge_tombstones(&mut tx, deletions, ROWS_MAX).await?;
             if some > 0 {
                 // Whether it happened or not: the next pass looks again.

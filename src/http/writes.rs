@@ -5,7 +5,7 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    storage::global::journal::{self, Found, JournalRow},
+    storage::global::journal::{self, Found, JournalRow, LostRow},
     vocab::IdempotencyKey,
 };
 use actix_web::{HttpRequest, HttpResponse};
@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 #[derive(Serialize)]
 struct Write<'a> {
     key: &'a str,
-    /// `committed`, or `unknown`: the primary has no record of it, so it has had no effect so far.
+    /// `committed`; `lost`: it was, and a failover has lost it; or `unknown`: the primary has no
+    /// record of it, so it has had no effect so far.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
@@ -48,31 +49,42 @@ pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
     let key = key.and_then(|key| key.parse::<IdempotencyKey>().ok());
     let key = key.ok_or_else(Problem::not_found)?;
     let found = journal::find(&caller.app().global, caller.scope(), &key).await;
-    let row = match caller.read(found)? {
-        Found::Committed(row) => Some(row),
-        Found::Nothing => None,
+    let found = caller.read(found)?;
+    let told = match &found {
+        Found::Committed(row) => committed(&key, row),
+        Found::Lost(row) => lost(&key, row),
+        Found::Nothing => unknown(&key),
         // The gate asks the primary; the client is told this when it cannot.
         Found::NothingHere => {
             let detail = "There is no record of it here, which proves nothing; ask again later.";
             return Err(Problem::new(Kind::Unavailable, detail).told_by_the_primary());
         }
     };
-    Ok(HttpResponse::Ok()
-        .insert_header(("cache-control", "private, no-store"))
-        .json(told(&key, row.as_deref())))
+    Ok(HttpResponse::Ok().insert_header(("cache-control", "private, no-store")).json(told))
 }
 
-fn told<'a>(key: &'a IdempotencyKey, row: Option<&'a JournalRow>) -> Write<'a> {
-    let Some(row) = row else {
-        return Write {
-            key: key.as_str(),
-            status: "unknown",
-            method: None,
-            path: None,
-            committed_at: None,
-            response: None,
-        };
-    };
+fn unknown(key: &IdempotencyKey) -> Write<'_> {
+    Write {
+        key: key.as_str(),
+        status: "unknown",
+        method: None,
+        path: None,
+        committed_at: None,
+        response: None,
+    }
+}
+
+fn lost<'a>(key: &'a IdempotencyKey, row: &'a LostRow) -> Write<'a> {
+    Write {
+        status: "lost",
+        method: Some(&row.method),
+        path: Some(&row.path),
+        committed_at: Some(row.committed_at),
+        ..unknown(key)
+    }
+}
+
+fn committed<'a>(key: &'a IdempotencyKey, row: &'a JournalRow) -> Write<'a> {
     // The body was made by us, as JSON.
     let body = row.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
     Write {

@@ -276,7 +276,8 @@ fn write() -> Shown {
         tag: "writes",
         summary: "Ask what became of a write",
         description: "After `outcome-unknown`, or a lost connection. `unknown` means that it has had \
-            no effect so far: a region that has no record of it asks the primary.",
+            no effect so far: a region that has no record of it asks the primary. `lost` means that \
+            it took effect and that a failover to a region without it has undone it.",
         parameters: &["write_key"],
         body: None,
         answers: vec![(200, json_answer("What is known of it", "Write", LISTED, None))],

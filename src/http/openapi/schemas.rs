@@ -174,6 +174,14 @@ fn writes() -> Value {
                 "committed_at": time(),
                 "response": schema("WriteResponse"),
             })),
+            object("It took effect, and a failover has lost it. Sent again, under this key, it is \
+                carried out as a new write.", &json!({
+                "key": key,
+                "status": { "const": "lost" },
+                "method": { "type": "string" },
+                "path": { "type": "string" },
+                "committed_at": time(),
+            })),
             object("There is no record of it here: no effect so far.", &json!({
                 "key": key, "status": { "const": "unknown" },
             })),

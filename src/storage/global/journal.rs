@@ -60,10 +60,20 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Committed(Box<JournalRow>),
+    /// A failover lost it, and nothing has been made of it since.
+    Lost(Box<LostRow>),
     /// There is no record: no effect so far.
     Nothing,
     /// There is no record on a replica, which may merely not have replayed it yet.
     NothingHere,
+}
+
+/// A write that had been committed and is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRow {
+    pub method: String,
+    pub path: String,
+    pub committed_at: DateTime<Utc>,
 }
 
 /// A row as the columns give it.
@@ -146,9 +156,17 @@ pub async fn find(
                     pg_is_in_recovery() AS "replica!",
                     j.actor AS "actor?", j.method AS "method?", j.path AS "path?",
                     j.status AS "status?", j.etag, j.location, j.body, j.version,
-                    j.epoch AS "epoch?", j.committed_at AS "committed_at?"
+                    j.epoch AS "epoch?", j.committed_at AS "committed_at?",
+                    lost.method AS "lost_method?", lost.path AS "lost_path?",
+                    lost.committed_at AS "lost_committed_at?"
                 FROM cluster_position AS p
-                LEFT JOIN write_journal AS j ON j.tenant_id = $1 AND j.key = $2"#,
+                LEFT JOIN write_journal AS j ON j.tenant_id = $1 AND j.key = $2
+                LEFT JOIN LATERAL (
+                    SELECT l.method, l.path, l.committed_at FROM lost_write AS l
+                    WHERE l.tenant_id = $1 AND l.key = $2
+                        AND coalesce(l.became, 'conflict') = 'conflict'
+                    ORDER BY l.epoch DESC LIMIT 1
+                ) AS lost ON j.key IS NULL"#,
                 scope.tenant().as_uuid(),
                 key.as_str(),
             )
@@ -161,7 +179,18 @@ pub async fn find(
     let (Some(actor), Some(method), Some(path), Some(status), Some(epoch), Some(committed_at)) =
         columns
     else {
-        let value = if row.replica { Found::NothingHere } else { Found::Nothing };
+        let lost = match (row.lost_method, row.lost_path, row.lost_committed_at) {
+            (Some(method), Some(path), Some(committed_at)) => {
+                Some(LostRow { method, path, committed_at })
+            }
+            _ => None,
+        };
+        let value = match lost {
+            // Sent again a moment ago, perhaps.
+            _ if row.replica => Found::NothingHere,
+            Some(lost) => Found::Lost(Box::new(lost)),
+            None => Found::Nothing,
+        };
         return Ok(Read { value, at });
     };
     let (etag, location, body, version) = (row.etag, row.location, row.body, row.version);
@@ -174,21 +203,38 @@ pub async fn find(
 /// idempotency keys. Returns how many. Only in the epoch of the transaction: a primary that was
 /// replaced keeps the list of what was lost with it.
 ///
+/// Of an epoch that ended later than `kept_since` the last two minutes are kept: an old primary that
+/// returns compares its own with them, and takes what is missing here for lost.
+///
 /// # Errors
 /// When the database fails.
 pub async fn purge(
     tx: &mut WriteTx,
     before: DateTime<Utc>,
+    kept_since: DateTime<Utc>,
     limit: i64,
 ) -> Result<u64, StorageError> {
     tx.ensure_epoch().await?;
     let (connection, bound) = tx.statement();
     let query = sqlx::query!(
-        "DELETE FROM write_journal WHERE (tenant_id, key) IN (
-            SELECT tenant_id, key FROM write_journal WHERE committed_at < $1
+        "WITH tail AS MATERIALIZED (
+            SELECT ended.epoch, last.committed_at - interval '2 minutes' AS since
+            FROM (SELECT epoch, lead(at) OVER (ORDER BY epoch) AS at FROM cluster_epoch) AS ended
+            CROSS JOIN LATERAL (
+                SELECT committed_at FROM write_journal AS j
+                WHERE j.epoch = ended.epoch AND j.committed_at < ended.at + interval '1 minute'
+                ORDER BY committed_at DESC LIMIT 1
+            ) AS last
+            WHERE ended.at > $3
+        )
+        DELETE FROM write_journal WHERE (tenant_id, key) IN (
+            SELECT tenant_id, key FROM write_journal AS old WHERE committed_at < $1
+                AND NOT EXISTS (SELECT FROM tail
+                    WHERE tail.epoch = old.epoch AND tail.since <= old.committed_at)
             ORDER BY committed_at LIMIT $2)",
         before,
         limit,
+        kept_since,
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     Ok(tx.ended(outcome)?.rows_affected())
@@ -294,7 +340,7 @@ mod tests {
             at.write(async |tx| insert(tx, &entry).await).await;
         }
         let before = now - chrono::Duration::minutes(1);
-        let forget = async || at.write(async |tx| purge(tx, before, 2).await).await.0;
+        let forget = async || at.write(async |tx| purge(tx, before, now, 2).await).await.0;
         assert_eq!(forget().await, 2);
         let left = |name: &'static str| {
             let (global, scope) = (&at.global, &at.scope);
@@ -305,6 +351,33 @@ mod tests {
         assert_eq!(forget().await, 0);
     }
 
+    /// Else an old primary that returns after the journal's retention would take all it has for lost.
+    #[sqlx::test(migrations = "migrations/global")]
+    async fn what_an_epoch_wrote_last_is_kept_for_as_long_as_lost_writes_are(pool: PgPool) {
+        let at = Fixture::new(&pool).await;
+        let now = at.op.now();
+        for seconds in [0, 100, 130, 7_200] {
+            let key = key(&format!("k{seconds}"));
+            let committed_at = now - chrono::Duration::seconds(seconds);
+            let entry = JournalEntry { committed_at, ..entry(&at, &key) };
+            at.write(async |tx| insert(tx, &entry).await).await;
+        }
+        at.sql("INSERT INTO cluster_epoch VALUES (2, '0/0', 'eu-west-1', now())").await;
+        let later = now + chrono::Duration::days(4);
+        let forget = async |kept_since| {
+            let mut tx = WriteTx::open(&at.global, Epoch::new(2).unwrap(), &at.op).await.unwrap();
+            let forgotten = purge(&mut tx, later, kept_since, 10).await.unwrap();
+            tx.commit().await.unwrap();
+            forgotten
+        };
+        assert_eq!(forget(now - chrono::Duration::days(86)).await, 2);
+        assert_eq!(
+            at.count("SELECT count(*) FROM write_journal WHERE key IN ('k0', 'k100')").await,
+            2
+        );
+        assert_eq!(forget(later).await, 2);
+    }
+
     #[sqlx::test(migrations = "migrations/global")]
     async fn a_primary_that_was_replaced_forgets_nothing(pool: PgPool) {
         let at = Fixture::new(&pool).await;
@@ -313,7 +386,7 @@ mod tests {
         let later = at.op.now() + chrono::Duration::hours(1);
         let promoted = Epoch::new(2).unwrap();
         let mut tx = WriteTx::open(&at.global, promoted, &at.op).await.unwrap();
-        let refused = purge(&mut tx, later, 10).await;
+        let refused = purge(&mut tx, later, later, 10).await;
         assert!(matches!(refused, Err(StorageError::EpochMismatch { .. })), "{refused:?}");
         drop(tx);
         let mut tx = WriteTx::open(&at.global, promoted, &at.op).await.unwrap();

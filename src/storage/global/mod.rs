@@ -9,6 +9,7 @@ pub mod api_keys;
 pub mod hot;
 pub mod items;
 pub mod journal;
+pub mod lost;
 pub mod position;
 pub mod tenants;
 #[cfg(test)]
