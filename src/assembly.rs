@@ -1,11 +1,12 @@
 //! Settings in, application out: builds everything that lives as long as the process.
 
 pub mod operator;
+mod replayer;
 
 use crate::{
     config::Config,
     domain::upkeep::{PrimaryIn, UpkeepLoop},
-    failover::{KeeperLoop, RegionAnswers},
+    failover::{Clerk, KeeperLoop, RegionAnswers},
     http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
@@ -62,8 +63,10 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let grantor = Grantor::new(redis.clone(), topology.clone(), config.lease.term_ms);
     let control: Arc<dyn DatabaseControl> =
         Arc::new(Postgres::new(&config).context("control database")?);
-    let answers =
-        RegionAnswers::new(&config, grantor.clone(), topology.clone(), Arc::clone(&control));
+    let replayer = Arc::new(replayer::Replayer { global: global.clone() });
+    let clerk = Clerk::new(&config, global.clone(), topology.clone(), replayer);
+    let known = topology.clone();
+    let answers = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {

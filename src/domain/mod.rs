@@ -6,6 +6,7 @@
 
 pub mod api_keys;
 pub mod items;
+pub mod replay;
 pub mod tenants;
 pub mod upkeep;
 pub mod write;

@@ -131,32 +131,59 @@ async fn attempt<T>(
     work: &impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
     render: &impl Fn(&T) -> Answer,
 ) -> Result<Committed, WriteError> {
+    let mut tx = match begin(context).await? {
+        Begun::Fresh(tx) => tx,
+        Begun::Before(committed) => return Ok(committed),
+    };
+    match work(&mut tx).await {
+        Ok(done) => finish(context, tx, render(&done)).await,
+        Err(error) => Err(refuse(tx, error).await),
+    }
+}
+
+/// A key that is this transaction's, or what was answered under it before.
+pub(super) enum Begun {
+    Fresh(WriteTx),
+    Before(Committed),
+}
+
+/// Opens the transaction and claims the key.
+pub(super) async fn begin(context: WriteContext<'_>) -> Result<Begun, WriteError> {
     let mut tx = WriteTx::open(context.global, context.epoch, context.op).await?;
     match tx.claim(context.scope, context.key, &context.digest).await? {
-        Claim::Fresh => {}
+        Claim::Fresh => Ok(Begun::Fresh(tx)),
         Claim::Replay(row) => {
             let at = tx.rollback().await?;
-            return Ok(Committed { answer: (*row).into(), at, replayed: true });
+            Ok(Begun::Before(Committed { answer: (*row).into(), at, replayed: true }))
         }
-        Claim::Mismatch => return Err(WriteError::KeyMismatch),
-        Claim::InFlight => return Err(WriteError::KeyInFlight),
+        Claim::Mismatch => Err(WriteError::KeyMismatch),
+        Claim::InFlight => Err(WriteError::KeyInFlight),
     }
-    let done = match work(&mut tx).await {
-        Ok(done) => done,
-        Err(WorkError::Storage(error)) => return Err(error.into()),
-        Err(WorkError::Refused(refused)) => {
-            // Without a position the client merely keeps the bookmark it has.
-            let at = tx.rollback().await.ok();
-            return Err(WriteError::Refused { refused, at });
-        }
-    };
-    let answer = render(&done);
+}
+
+/// Records the answer and commits.
+pub(super) async fn finish(
+    context: WriteContext<'_>,
+    mut tx: WriteTx,
+    answer: Answer,
+) -> Result<Committed, WriteError> {
     journal::insert(&mut tx, &entry(context, &answer)).await?;
     match tx.commit().await {
         Ok(at) => Ok(Committed { answer, at, replayed: false }),
         Err(CommitError::RolledBack(error)) => Err(error.into()),
         Err(CommitError::Unknown(source)) => {
             Err(WriteError::OutcomeUnknown { key: context.key.clone(), source })
+        }
+    }
+}
+
+/// Ends a transaction whose work has no effect.
+pub(super) async fn refuse(tx: WriteTx, error: WorkError) -> WriteError {
+    match error {
+        WorkError::Storage(error) => error.into(),
+        // Without a position the client merely keeps the bookmark it has.
+        WorkError::Refused(refused) => {
+            WriteError::Refused { refused, at: tx.rollback().await.ok() }
         }
     }
 }

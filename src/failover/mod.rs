@@ -5,14 +5,17 @@
 //! the regions' promises (`topology::lease`) and each region's [`KeeperLoop`], which brings its own
 //! instance to where the topology says it belongs.
 
+mod clerk;
 pub mod drill;
 pub mod execute;
 mod keeper;
+pub mod ledger;
 pub mod observe;
 pub mod plan;
 mod region;
 pub mod rejoin;
 
+pub use clerk::{Clerk, Replays};
 pub use execute::{Progress, Report, Run, Stopped};
 pub use keeper::KeeperLoop;
 pub use observe::{Cluster, Sight};

@@ -1,5 +1,6 @@
 //! A region's answers to what the others, or an operator, ask of it.
 
+use super::clerk::Clerk;
 use crate::{
     config::{Config, Durability},
     storage::control::{Beginning, ControlError, DatabaseControl, InstanceRow, Upstream, slot_of},
@@ -26,6 +27,7 @@ pub struct RegionAnswers {
     control: Arc<dyn DatabaseControl>,
     durability: Durability,
     upstreams: Upstreams,
+    clerk: Clerk,
 }
 
 /// How this region's database reaches each other's.
@@ -81,8 +83,10 @@ impl RegionAnswers {
         grantor: Grantor,
         topology: Topology,
         control: Arc<dyn DatabaseControl>,
+        clerk: Clerk,
     ) -> Self {
         Self {
+            clerk,
             region: config.region.clone(),
             grantor,
             topology,
@@ -164,6 +168,7 @@ impl RegionAnswers {
             }
             Order::Stop => control.stop().await.map(done),
             Order::Start => control.start().await.map(done),
+            Order::Ledger(order) => Ok(Outcome::Ledger(self.clerk.carry_out(order, op).await?)),
         }
     }
 

@@ -31,4 +31,5 @@ pub mod server;
 mod writes;
 
 pub use app::App;
+pub use items::one::item_answer;
 pub use server::{ServerError, Servers};

@@ -139,6 +139,7 @@ fn internal_routes(config: &mut ServiceConfig) {
     page(config, crate::topology::probe::PATH, internal::topology);
     config.service(
         web::resource(crate::topology::ask::PATH)
+            .app_data(PayloadConfig::new(crate::topology::ask::BYTES_MAX))
             .route(web::post().to(internal::ask))
             .default_service(web::to(|| std::future::ready(wrong_method("POST")))),
     );

@@ -18,6 +18,10 @@ pub const PATH: &str = "/internal/v1/ask";
 /// asker's patience. Questions repeat without harm; this only bounds how long a copied one is good.
 const LIFE: TimeDelta = TimeDelta::seconds(30);
 
+/// Longest question or answer, signed. A record of the journal alone can have a document of 1 MiB,
+/// escaped twice on its way.
+pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {

@@ -3,7 +3,11 @@
 //! Each order can be given again: what is done already is found to be done. Who decides which order
 //! comes when is `failover`.
 
-use super::{lease::Promise, report::Role};
+use super::{
+    lease::Promise,
+    ledger::{LedgerOrder, LedgerOutcome},
+    report::Role,
+};
 use crate::vocab::{Epoch, EpochStart, Lsn, Region};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +50,7 @@ pub enum Order {
     },
     Stop,
     Start,
+    Ledger(LedgerOrder),
 }
 
 /// What came of an order.
@@ -63,6 +68,7 @@ pub enum Outcome {
     Kept {
         place: String,
     },
+    Ledger(LedgerOutcome),
     /// It cannot be done as things are; nothing was.
     Refused {
         reason: String,

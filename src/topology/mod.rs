@@ -12,6 +12,7 @@ pub mod ask;
 pub mod control;
 pub mod lag;
 pub mod lease;
+pub mod ledger;
 pub mod note;
 pub mod position;
 pub mod probe;

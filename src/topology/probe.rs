@@ -18,7 +18,7 @@ pub const PATH: &str = "/internal/v1/topology";
 pub type PeerClient = reqwest::Client;
 
 /// A report is a few kilobytes; more than this is not from a peer of ours.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+const REPORT_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -86,16 +86,16 @@ pub async fn ask(
 ) -> Result<TopologyReport, ProbeError> {
     let url = format!("{}{PATH}", base.trim_end_matches('/'));
     let answer = client.get(url).timeout(patience).send().await.map_err(ProbeError::NoAnswer)?;
-    serde_json::from_slice(&body(answer).await?).map_err(ProbeError::NotAReport)
+    serde_json::from_slice(&body(answer, REPORT_BYTES_MAX).await?).map_err(ProbeError::NotAReport)
 }
 
-async fn body(mut answer: reqwest::Response) -> Result<Vec<u8>, ProbeError> {
+async fn body(mut answer: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, ProbeError> {
     if !answer.status().is_success() {
         return Err(ProbeError::Status(answer.status().as_u16()));
     }
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(ProbeError::NoAnswer)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+        if body.len() + chunk.len() > bytes_max {
             return Err(ProbeError::TooLong);
         }
         body.extend_from_slice(&chunk);
@@ -138,7 +138,7 @@ impl Asker {
         let url = format!("{}{}", self.base, ask::PATH);
         let request = self.client.post(url).body(asked.seal(&self.sealer)).timeout(patience);
         let answer = request.send().await.map_err(ProbeError::NoAnswer)?;
-        let body = body(answer).await?;
+        let body = body(answer, ask::BYTES_MAX).await?;
         let sealed = std::str::from_utf8(&body).map_err(|_| Refused::Malformed);
         sealed.and_then(|sealed| asked.answer(&self.sealer, sealed)).map_err(ProbeError::Untrusted)
     }

@@ -6,6 +6,7 @@ use crate::{
         Answer, ItemData,
         items::{
             self, Place,
+            batch::Done,
             data::parse_value,
             precondition::{Match, Precondition},
         },
@@ -112,18 +113,21 @@ pub async fn delete(caller: Caller, request: HttpRequest) -> Result<HttpResponse
     let (collection, id) = place(&request, false)?;
     let matches = must_match(request.headers())?;
     let place = Place { scope: caller.scope(), collection: &collection, id };
-    caller
-        .write(
-            async |tx| items::delete(tx, place, &matches, caller.op()).await,
-            |item| Answer {
-                status: 204,
-                etag: None,
-                location: None,
-                body: None,
-                version: Some(item.version),
-            },
-        )
-        .await
+    caller.write(async |tx| items::delete(tx, place, &matches, caller.op()).await, deleted).await
+}
+
+/// The answer to a write of one item, as the journal has it.
+#[must_use]
+pub fn item_answer(done: &Done) -> Answer {
+    match done {
+        Done::Created(item) => created(item),
+        Done::Changed(item) => changed(item),
+        Done::Deleted(item) => deleted(item),
+    }
+}
+
+fn deleted(item: &ItemRow) -> Answer {
+    Answer { status: 204, etag: None, location: None, body: None, version: Some(item.version) }
 }
 
 fn created(item: &ItemRow) -> Answer {
