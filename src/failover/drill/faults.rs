@@ -63,6 +63,8 @@ pub enum Step {
     Do(Act),
     /// A safety rule must refuse it.
     Refused(Act),
+    /// The first of them that no safety rule refuses.
+    FirstOf(Vec<Act>),
     /// Two people at once: at least one of them gets it done.
     AtOnce(Act, Act),
     /// Until writes are acknowledged that were asked in each of these regions from now on.
@@ -256,7 +258,9 @@ impl Fault {
         let done = |act| vec![Step::Do(act)];
         let all = || vec![Step::Writes(scene.all())];
         let survivors = || vec![Step::Writes(scene.replicas())];
-        let promote = || done(Act::Promote(target.clone()));
+        // Whoever was chosen may have received less than another.
+        let promotions = || scene.replicas().into_iter().map(Act::Promote).collect();
+        let promote = || vec![Step::FirstOf(promotions())];
         let rejoin = || [done(Act::Rejoin(primary.clone())), all()].concat();
         let hold = |seconds| vec![Step::Hold(Duration::from_secs(seconds))];
         let heal = || done(Act::Heal);
@@ -448,7 +452,7 @@ mod tests {
             assert_eq!(broken > 0, done(|act| *act == Act::Heal) > 0, "{fault}");
             let promoted = script.iter().any(|step| match step {
                 Step::Do(act) => matches!(act, Act::Promote(_)),
-                Step::AtOnce(..) => true,
+                Step::AtOnce(..) | Step::FirstOf(_) => true,
                 _ => false,
             });
             assert_eq!(promoted, done(|act| matches!(act, Act::Rejoin(_))) > 0, "{fault}");

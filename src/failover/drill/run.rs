@@ -205,6 +205,17 @@ impl<G: Ground> Stage<'_, G> {
                 Acted::Done => Err(format!("{act} was done, and should have been refused")),
                 Acted::Failed(why) => Err(format!("{act} failed, and was not refused: {why}")),
             },
+            Step::FirstOf(acts) => {
+                let mut refusals = Vec::new();
+                for act in acts {
+                    match self.act(act).await {
+                        Acted::Done => return Ok(()),
+                        Acted::Refused(why) => refusals.push(format!("{act}: {why}")),
+                        Acted::Failed(why) => return Err(format!("{act} failed: {why}")),
+                    }
+                }
+                Err(format!("all were refused: {}", refusals.join("; ")))
+            }
             Step::AtOnce(one, other) => {
                 self.mark(MarkKind::Command, format!("{one} and {other} at once"));
                 let at_us = self.client.now_us();
