@@ -215,11 +215,11 @@ impl<'a> Run<'a> {
             });
             let answers = join_all(asked).await;
             let mut promised = Vec::new();
-            let (mut left_ms, mut why) = (0, Vec::new());
+            let (mut left_ms, mut why, mut quiet) = (0, Vec::new(), false);
             for (region, answer) in answers {
                 match answer {
                     Ok(Promised::Yes { left_ms: left }) => {
-                        promised.push(region.to_string());
+                        promised.push(region.clone());
                         left_ms = left_ms.max(left);
                     }
                     Ok(Promised::Outranked { epoch, region: by }) => {
@@ -230,16 +230,20 @@ impl<'a> Run<'a> {
                         )));
                     }
                     Ok(Promised::Quiet { left_ms }) => {
+                        quiet = true;
                         why.push(format!("{region} promises nothing for {left_ms} ms more"));
                     }
                     Err(reason) => why.push(format!("{region}: {reason}")),
                 }
             }
-            if promised.len() >= needed {
+            // The target obeys only who it has promised to; and a handover can wait for those that
+            // are only quiet, which could go past where the epoch begins if they did not obey.
+            let enough = promised.len() >= needed && promised.contains(&wanted.region);
+            if enough && !(wanted.planned && quiet && self.now() < give_up) {
                 // A tenth more, for clocks that do not run at one speed.
                 let left = Duration::from_millis(left_ms + left_ms / 10);
                 self.granted_until = Some(self.now() + left);
-                return Ok(promised.join(", "));
+                return Ok(names(&promised));
             }
             if self.now() > give_up {
                 return Err(Stopped::Failed(format!(
@@ -412,6 +416,10 @@ impl<'a> Run<'a> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+fn names(regions: &[Region]) -> String {
+    regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -94,7 +94,10 @@ impl Loop for RenewalLoop {
             _ => None,
         };
         drop(snapshots);
-        let Some(epoch) = reign else { return Tick::Idle };
+        let Some(epoch) = reign else {
+            self.again.activate();
+            return Tick::Idle;
+        };
         let sent_at = op.clock.monotonic();
         let verdict = match self.ask(epoch, op).await {
             Ok(verdict) => verdict,

@@ -26,8 +26,6 @@ enum Broken {
     NoMargin,
     /// A grant to another epoch is not waited out, neither by who grants nor by a promotion.
     TakesOver,
-    /// A region grants what it has neither promised nor a row of.
-    GrantsWhatItHasNotHeardOf,
     /// A region loses its Redis and its processes at the same time.
     ForgetsItsPromise,
 }
@@ -312,12 +310,9 @@ impl World {
     }
 
     fn judged(&mut self, at: usize, epoch: Epoch, asker: &Region) -> Verdict {
-        let (mut found, mut known) = self.found(at);
+        let (mut found, known) = self.found(at);
         if let (Broken::TakesOver, Some(record)) = (self.broken, &mut found.record) {
             record.grant = None;
-        }
-        if self.broken == Broken::GrantsWhatItHasNotHeardOf {
-            known.written = Some(epoch);
         }
         let kept = self.stores[at].promised.as_ref().filter(|kept| kept.epoch > epoch);
         if let Some(kept) = kept {
@@ -395,7 +390,6 @@ fn the_model_finds_what_is_broken_on_purpose() {
         Broken::HalfIsEnough,
         Broken::NoMargin,
         Broken::TakesOver,
-        Broken::GrantsWhatItHasNotHeardOf,
         Broken::ForgetsItsPromise,
     ] {
         let found = (0..4_000).find(|seed| run(*seed, broken).is_err());
