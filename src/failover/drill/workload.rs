@@ -27,7 +27,10 @@ const LISTS: u32 = 12;
 const SESSIONS_MAX: u32 = 1_000;
 /// How long a write is tried again.
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
+/// Before the second attempt; twice as long before each further one, so that a cluster that is
+/// merely slow is not drowned.
 const PAUSE: Duration = Duration::from_millis(400);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A session's own items that it may read again.
 const OWN_MAX: usize = 8;
 /// Of a hundred writes, how many are adds.
@@ -256,10 +259,9 @@ impl Shared {
     ) -> Outcome {
         let patience_us = u64::try_from(WRITE_PATIENCE.as_micros()).unwrap_or(u64::MAX);
         let until_us = self.client.now_us() + patience_us;
-        let mut attempts = 0;
+        let mut pause = PAUSE;
         loop {
             let outcome = self.ask(session, region, ask.clone(), request.clone()).await;
-            attempts += 1;
             let over = self.stop.is_cancelled() || self.client.now_us() > until_us;
             if over || matches!(outcome, Outcome::Ok(_) | Outcome::Conflict) {
                 return outcome;
@@ -268,11 +270,12 @@ impl Shared {
                 // The session has a bookmark now that is not lost.
                 continue;
             }
-            let pause = PAUSE * attempts + Duration::from_millis(self.below(300));
+            let jitter = Duration::from_millis(self.below(300));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause + jitter) => {}
                 () = self.stop.cancelled() => return outcome,
             }
+            pause = PAUSE_MAX.min(pause * 2);
         }
     }
 
