@@ -265,3 +265,6 @@ fn told(refused: &Refused) -> String {
         Refused::BatchConflict | Refused::Operation { .. } => "a batch".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ pub mod observe;
 pub mod plan;
 mod region;
 pub mod rejoin;
+pub mod replay;
 
 pub use clerk::{Clerk, Replays};
 pub use execute::{Progress, Report, Run, Stopped};

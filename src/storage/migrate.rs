@@ -14,7 +14,7 @@ use sqlx::{
 use std::time::Duration;
 
 /// `migrations/global/`, embedded.
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/global");
+pub(in crate::storage) static MIGRATOR: Migrator = sqlx::migrate!("migrations/global");
 
 /// Of the lock that one migration at a time holds.
 const LOCK: i64 = 0x676f_6477_6974_0001;

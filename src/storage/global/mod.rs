@@ -13,7 +13,7 @@ pub mod lost;
 pub mod position;
 pub mod tenants;
 #[cfg(test)]
-pub(in crate::storage) mod testing;
+pub(crate) mod testing;
 mod write_tx;
 
 pub use write_tx::WriteTx;

@@ -10,7 +10,7 @@ use crate::{
 use sqlx::{ConnectOptions as _, PgPool};
 use std::time::Duration;
 
-pub(in crate::storage) struct Fixture {
+pub(crate) struct Fixture {
     pub global: Global,
     /// As the superuser.
     pub pool: PgPool,
@@ -20,8 +20,15 @@ pub(in crate::storage) struct Fixture {
     pub op: Op,
 }
 
+/// Runs a test of another room on a database of its own, migrated. `name` tells it from any other.
+pub(crate) fn on_database<F: Future<Output = ()>>(name: &'static str, test: fn(PgPool) -> F) {
+    let mut args = sqlx::testing::TestArgs::new(name);
+    args.migrator(&crate::storage::migrate::MIGRATOR);
+    sqlx::testing::TestFn::run_test(test, args);
+}
+
 /// The settings for a test's database, sessions limited to the roles' rights.
-pub(in crate::storage) fn config(pool: &PgPool) -> DatabaseConfig {
+pub(crate) fn config(pool: &PgPool) -> DatabaseConfig {
     let url = pool.connect_options().to_url_lossy();
     let with_role = |role: &str| {
         let mut url = url.clone();
@@ -38,7 +45,7 @@ pub(in crate::storage) fn config(pool: &PgPool) -> DatabaseConfig {
     serde_json::from_value(settings).unwrap()
 }
 
-pub(in crate::storage) fn op(budget: Duration) -> Op {
+pub(crate) fn op(budget: Duration) -> Op {
     Op::system(OpKind::Test, budget)
 }
 
