@@ -14,6 +14,7 @@ pub mod position;
 pub mod tenants;
 #[cfg(test)]
 pub(crate) mod testing;
+mod warned;
 mod write_tx;
 
 pub use write_tx::WriteTx;

@@ -4,6 +4,7 @@ use super::{
     Global, NO_EPOCH, bookmark, bounded,
     journal::{Claim, JournalRow},
     stored_epoch,
+    warned::warned,
 };
 use crate::{
     storage::{CommitError, StorageError, TenantScope},
@@ -166,7 +167,11 @@ impl WriteTx {
         }
         self.state = State::Busy;
         let commit = sqlx::raw_sql("COMMIT; SELECT pg_current_wal_flush_lsn()::text");
-        let outcome = tokio::time::timeout(bound, commit.fetch_one(&mut *self.connection)).await;
+        let commit = warned(commit.fetch_one(&mut *self.connection));
+        let (outcome, warning) = match tokio::time::timeout(bound, commit).await {
+            Ok((outcome, warning)) => (Ok(outcome), warning),
+            Err(elapsed) => (Err(elapsed), None),
+        };
         let row = match outcome {
             Ok(Ok(row)) => row,
             Ok(Err(error)) if surely_rolled_back(&error) => {
@@ -176,6 +181,11 @@ impl WriteTx {
             Err(_) => return Err(CommitError::Unknown(StorageError::Timeout)),
         };
         self.state = State::Ended;
+        if let Some(warning) = warning {
+            // Committed here, and perhaps nowhere else: its wait for a standby was cancelled.
+            let cause = format!("the server warned at the commit: {warning}");
+            return Err(CommitError::Unknown(StorageError::Other(cause.into())));
+        }
         let lsn: String = row.try_get(0).map_err(|error| CommitError::Unknown(error.into()))?;
         bookmark(self.epoch.to_stored(), &lsn).map_err(CommitError::Unknown)
     }

@@ -263,3 +263,38 @@ async fn insert_position(tx: &mut WriteTx) -> u64 {
     let outcome = query.fetch_one(connection).await;
     tx.ended(outcome.map_err(StorageError::from)).unwrap().parse::<Lsn>().unwrap().get()
 }
+
+/// `shared/postgres.md` lesson 7: COMMIT answers as ever, and warns. Nobody but this server has it.
+#[sqlx::test(migrations = "migrations/global")]
+async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_unknown(pool: PgPool) {
+    let at = Fixture::new(&pool).await;
+    // The tests' server waits for a standby that does not exist, where a session asks it to.
+    at.sql(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', \
+         current_database()); END $$",
+    )
+    .await;
+    let global = Global::connect(&at.config).unwrap();
+    let mut tx = WriteTx::open(&global, Epoch::FIRST, &at.op).await.unwrap();
+    create(&mut tx).await.unwrap();
+    let cancel = async {
+        at.until(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event = 'SyncRep'",
+            1,
+        )
+        .await;
+        assert_eq!(at.count(TENANTS).await, 0, "others see it once the wait has ended");
+        at.sql(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event = 'SyncRep'",
+        )
+        .await;
+    };
+    let (committed, ()) = tokio::join!(tx.commit(), cancel);
+    let Err(CommitError::Unknown(StorageError::Other(why))) = committed else {
+        panic!("{committed:?}")
+    };
+    assert!(why.to_string().starts_with("the server warned at the commit: "), "{why}");
+    assert_eq!(at.count(TENANTS).await, 1);
+}
