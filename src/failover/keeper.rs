@@ -18,14 +18,18 @@ use crate::{
     topology::{PrimaryAt, Quarantine, Snapshot, Topology, lease::Grantor},
     vocab::{Epoch, Lsn, Op, Region},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What is known when a pass begins.
 #[derive(Debug, Clone)]
 struct Sight {
     snapshot: Snapshot,
     primary: PrimaryAt,
-    /// Whether some process of this region holds the lease; `None` while its Redis cannot say.
+    /// Whether some process of this region holds the lease, or none has for a whole term; `None` while
+    /// that is not known.
     held: Option<bool>,
 }
 
@@ -45,6 +49,9 @@ pub struct KeeperLoop {
     redis: Redis,
     upstreams: Upstreams,
     durability: Durability,
+    term: Duration,
+    /// Since when no process of this region holds the lease.
+    unheld_since: Option<Instant>,
 }
 
 impl KeeperLoop {
@@ -56,8 +63,16 @@ impl KeeperLoop {
         grantor: Grantor,
         redis: Redis,
     ) -> Self {
-        let (upstreams, durability) = (Upstreams::new(config), config.failover.durability);
-        Self { topology, control, grantor, redis, upstreams, durability }
+        Self {
+            topology,
+            control,
+            grantor,
+            redis,
+            upstreams: Upstreams::new(config),
+            durability: config.failover.durability,
+            term: Duration::from_millis(config.lease.term_ms),
+            unheld_since: None,
+        }
     }
 
     #[must_use]
@@ -65,12 +80,17 @@ impl KeeperLoop {
         Schedule { interval: Duration::from_millis(500), pass_max: Duration::from_secs(20) }
     }
 
-    async fn sight(&self, op: &Op) -> Sight {
+    async fn sight(&mut self, op: &Op) -> Sight {
         let snapshot = self.topology.look(Clone::clone);
         let held = match snapshot.reign() {
             Some(epoch) => self.is_held(epoch, op).await,
             None => None,
         };
+        // A cluster that starts, or a new epoch, has yet to get its first grants.
+        let now = op.clock.monotonic();
+        self.unheld_since = self.unheld_since.or(Some(now)).filter(|_| held == Some(false));
+        let long = self.unheld_since.is_some_and(|since| now >= since + self.term);
+        let held = held.filter(|held| *held || long);
         Sight { snapshot, primary: self.topology.primary(), held }
     }
 
@@ -178,3 +198,6 @@ impl Loop for KeeperLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -372,3 +372,6 @@ impl View<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

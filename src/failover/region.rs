@@ -214,7 +214,7 @@ impl RegionAnswers {
                 .map(|row| Standby {
                     name: row.name,
                     state: row.state,
-                    sync_state: row.sync_state,
+                    acknowledges: row.acknowledges,
                     flushed: row.flushed,
                 })
                 .collect(),

@@ -107,7 +107,7 @@ pub struct Standby {
     pub name: String,
     pub state: String,
     /// `async`, `quorum`, `sync` or `potential`.
-    pub sync_state: String,
+    pub acknowledges: String,
     pub flushed: Option<Lsn>,
 }
 

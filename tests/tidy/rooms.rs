@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("domain", "base storage loops"),
     ("queue", "base storage loops topology routing"),
     ("changes", "base storage loops"),
-    ("failover", "base storage topology"),
+    ("failover", "base storage loops topology"),
     ("http", "base lifecycle storage loops topology routing identity domain queue changes"),
 ];
 

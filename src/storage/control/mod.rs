@@ -56,7 +56,7 @@ pub struct InstanceRow {
 pub struct StandbyRow {
     pub name: String,
     pub state: String,
-    pub sync_state: String,
+    pub acknowledges: String,
     pub flushed: Option<Lsn>,
 }
 

@@ -109,7 +109,7 @@ impl Postgres {
         );
         let facts = bounded(facts.fetch_one(pool)).await?;
         let standbys = sqlx::query!(
-            r#"SELECT application_name AS "name!", state AS "state!", sync_state AS "sync_state!",
+            r#"SELECT application_name AS "name!", state AS "state!", sync_state AS "acknowledges!",
                 flush_lsn::text AS flushed
             FROM pg_stat_replication ORDER BY application_name, pid"#
         );
@@ -134,11 +134,11 @@ impl Postgres {
             standbys: standbys
                 .into_iter()
                 .map(|row| {
-                    let (name, state, sync_state) = (row.name, row.state, row.sync_state);
+                    let (name, state, acknowledges) = (row.name, row.state, row.acknowledges);
                     Ok(StandbyRow {
                         name,
                         state,
-                        sync_state,
+                        acknowledges,
                         flushed: parsed(row.flushed.as_deref())?,
                     })
                 })

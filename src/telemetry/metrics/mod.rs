@@ -55,9 +55,7 @@ pub struct Metrics {
     forwards: IntCounterVec,
     breaker: IntGaugeVec,
     peer_reachable: IntGaugeVec,
-    lease_answers: IntCounterVec,
-    lease_seconds: Gauge,
-    quarantined: IntGauge,
+    lease: Lease,
     pools: Gauges<PoolLabel>,
     pub queue_depth: Gauges<QueueState>,
     pub session_lookups: Counters<SessionSource>,
@@ -136,6 +134,33 @@ impl Maker<'_> {
     }
 }
 
+/// The right to take writes, and to be read.
+struct Lease {
+    answers: IntCounterVec,
+    seconds: Gauge,
+    quarantined: IntGauge,
+}
+
+impl Lease {
+    fn new(make: &Maker<'_>) -> Self {
+        Self {
+            answers: make.counters(
+                "godwit_lease_answers_total",
+                "What a region answered when this one, the primary, asked it for the lease.",
+                &["peer", "outcome"],
+            ),
+            seconds: make.float_gauge(
+                "godwit_lease_seconds",
+                "How long this process may still take writes without a further grant; 0 when it may not.",
+            ),
+            quarantined: make.gauge(
+                "godwit_quarantined",
+                "1 while this region's data is not served because it may not be the cluster's.",
+            ),
+        }
+    }
+}
+
 impl Metrics {
     /// # Panics
     /// When two metrics of this file have one name.
@@ -195,19 +220,7 @@ impl Metrics {
                 "Whether the peer answers probes.",
                 &["peer"],
             ),
-            lease_answers: make.counters(
-                "godwit_lease_answers_total",
-                "What a region answered when this one, the primary, asked it for the lease.",
-                &["peer", "outcome"],
-            ),
-            lease_seconds: make.float_gauge(
-                "godwit_lease_seconds",
-                "How long this process may still take writes without a further grant; 0 when it may not.",
-            ),
-            quarantined: make.gauge(
-                "godwit_quarantined",
-                "1 while this region's data is not served because it may not be the cluster's.",
-            ),
+            lease: Lease::new(&make),
             pools: make.gauges_by("godwit_db_pool_connections", "Database connections."),
             queue_depth: make.gauges_by("godwit_queue_depth", "Writes owed to the primary."),
             session_lookups: make.by("godwit_session_lookups_total", "Where sessions were found."),
@@ -267,16 +280,16 @@ impl Metrics {
     /// For one region that grants the lease, to be kept by who asks it.
     #[must_use]
     pub fn lease(&self, peer: &Region) -> LeaseMetrics {
-        LeaseMetrics::new(&self.lease_answers, peer)
+        LeaseMetrics::new(&self.lease.answers, peer)
     }
 
     /// What is left of the lease.
     pub fn set_lease(&self, left: Duration) {
-        self.lease_seconds.set(left.as_secs_f64());
+        self.lease.seconds.set(left.as_secs_f64());
     }
 
     pub fn set_quarantined(&self, quarantined: bool) {
-        self.quarantined.set(i64::from(quarantined));
+        self.lease.quarantined.set(i64::from(quarantined));
     }
 
     /// For one background loop, to be kept by its driver.

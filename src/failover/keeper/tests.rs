@@ -1,0 +1,152 @@
+use super::*;
+use crate::{
+    config::LeaseConfig,
+    topology::{Lease, Own, Role, lease::Promise},
+    vocab::{Clock as _, EpochHistory, EpochStart, clock::ManualClock},
+};
+
+const CONFIG: &str = r#"
+    region = "us-east-1"
+    [regions.us-east-1]
+    internal_url = "http://127.0.0.1:1"
+    [regions.eu-west-1]
+    internal_url = "http://127.0.0.1:2"
+    replication = "host=127.0.0.1 port=5542 user=r"
+    [regions.ap-south-1]
+    internal_url = "http://127.0.0.1:3"
+    replication = "host=127.0.0.1 port=5543 user=r"
+    [database]
+    url = "postgres://w@127.0.0.1/godwit"
+    read_url = "postgres://r@127.0.0.1/godwit"
+    [redis]
+    url = "redis://127.0.0.1:6381"
+    [cluster]
+    envelope_key_current = "k1"
+    [cluster.envelope_keys.k1]
+    secret = "0123456789abcdef0123456789abcdef"
+"#;
+
+fn upstreams() -> Upstreams {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, CONFIG.as_bytes()).unwrap();
+    Upstreams::new(&Config::load_from(Some(file.path()), std::iter::empty()).unwrap())
+}
+
+fn at(name: &str) -> Region {
+    name.parse().unwrap()
+}
+
+fn start(epoch: u32, region: &str) -> EpochStart {
+    let epoch = Epoch::new(epoch).unwrap();
+    EpochStart { epoch, start_lsn: Lsn::new(0), region: at(region) }
+}
+
+/// us-east-1 as the primary of epoch 1, holding its lease.
+fn reigning() -> (Sight, InstanceRow) {
+    let clock = ManualClock::new();
+    let epochs = vec![start(1, "us-east-1")];
+    let own = Own {
+        role: Role::Primary,
+        lsn: Lsn::new(9),
+        history: Arc::new(EpochHistory::new(epochs.clone()).unwrap()),
+        streaming: None,
+        read_only: false,
+        asked_at: clock.monotonic(),
+    };
+    let topology = Topology::new(
+        at("us-east-1"),
+        ["eu-west-1", "ap-south-1"].map(at),
+        Duration::from_secs(3),
+        LeaseConfig::default(),
+        Arc::new(clock),
+    );
+    let mut snapshot = topology.look(Clone::clone);
+    let until = own.asked_at + Duration::from_secs(2);
+    snapshot.lease = Some(Lease { epoch: Epoch::FIRST, until });
+    snapshot.majority_heard = true;
+    snapshot.own = Some(own);
+    let row = InstanceRow {
+        in_recovery: false,
+        system: "7".into(),
+        timeline: Some(1),
+        lsn: Lsn::new(9),
+        received: None,
+        receiving: false,
+        conninfo: String::new(),
+        read_only: false,
+        waits_for: String::new(),
+        epochs,
+        standbys: vec![],
+        slots: vec![],
+    };
+    let sight = Sight { snapshot, primary: PrimaryAt::Here(Epoch::FIRST), held: Some(true) };
+    (sight, row)
+}
+
+fn lacks(sight: &Sight, row: &InstanceRow) -> Vec<Deed> {
+    deeds(sight, row, &upstreams(), Durability::Async)
+}
+
+#[test]
+fn a_primary_is_fenced_when_its_region_holds_no_lease_and_only_when_that_is_known() {
+    let (mut sight, mut row) = reigning();
+    assert_eq!(lacks(&sight, &row), []);
+    sight.held = None;
+    assert_eq!(lacks(&sight, &row), []);
+    sight.held = Some(false);
+    assert_eq!(lacks(&sight, &row), [Deed::Fence]);
+    row.read_only = true;
+    assert_eq!(lacks(&sight, &row), []);
+    sight.held = Some(true);
+    assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
+    // Fenced for a move, it stays so.
+    let epoch = Epoch::new(2).unwrap();
+    sight.snapshot.promise = Some(Promise { epoch, region: at("eu-west-1"), planned: true });
+    assert_eq!(lacks(&sight, &row), []);
+}
+
+#[test]
+fn a_deposed_primary_is_fenced_and_stays_so() {
+    let (mut sight, mut row) = reigning();
+    let own = sight.snapshot.own.as_mut().unwrap();
+    own.history = Arc::new(EpochHistory::new(vec![start(1, "eu-west-1")]).unwrap());
+    // Promoted, its epoch not yet begun: it is no primary, and nothing is done to it.
+    sight.held = None;
+    assert_eq!(lacks(&sight, &row), []);
+    row.read_only = true;
+    assert_eq!(lacks(&sight, &row), []);
+}
+
+#[test]
+fn the_primarys_commits_wait_for_whom_the_settings_say() {
+    let (sight, mut row) = reigning();
+    let both = vec![at("ap-south-1"), at("eu-west-1")];
+    let quorum = |row: &InstanceRow| deeds(&sight, row, &upstreams(), Durability::Quorum);
+    assert_eq!(quorum(&row), [Deed::WaitFor(both.clone())]);
+    row.waits_for = any_of(&both);
+    assert_eq!(quorum(&row), []);
+    assert_eq!(lacks(&sight, &row), [Deed::WaitFor(vec![])]);
+}
+
+#[test]
+fn a_replica_follows_the_primary_unless_it_moves() {
+    let (mut sight, mut row) = reigning();
+    row.in_recovery = true;
+    row.conninfo = "host=127.0.0.1 port=5543 user=r".into();
+    let own = sight.snapshot.own.as_mut().unwrap();
+    own.role = Role::Replica;
+    own.history = Arc::new(EpochHistory::new(vec![start(1, "eu-west-1")]).unwrap());
+    sight.primary = PrimaryAt::Peer(at("eu-west-1"), Epoch::FIRST);
+    assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
+    row.conninfo = "host=127.0.0.1 port=5542 user=r".into();
+    assert_eq!(lacks(&sight, &row), []);
+    // Told to receive from nobody while the primary moves.
+    row.conninfo = String::new();
+    let epoch = Epoch::new(2).unwrap();
+    sight.snapshot.promise = Some(Promise { epoch, region: at("ap-south-1"), planned: false });
+    assert_eq!(lacks(&sight, &row), []);
+    sight.snapshot.promise = None;
+    assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
+    sight.primary = PrimaryAt::Unknown;
+    assert_eq!(lacks(&sight, &row), []);
+}

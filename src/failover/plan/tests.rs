@@ -1,0 +1,275 @@
+use super::*;
+use crate::{
+    topology::TopologyReport,
+    vocab::{EpochStart, Lsn},
+};
+
+const REGIONS: [&str; 3] = ["ap-south-1", "eu-west-1", "us-east-1"];
+
+fn at(name: &str) -> Region {
+    name.parse().unwrap()
+}
+fn epoch(number: u32) -> Epoch {
+    Epoch::new(number).unwrap()
+}
+
+/// us-east-1 is the primary of epoch 1 at 1000, the others have all of it.
+fn all_well() -> Sight {
+    let seen = |name: &str| {
+        let primary = name == "us-east-1";
+        let role = if primary { Role::Primary } else { Role::Replica };
+        let start = EpochStart { epoch: epoch(1), start_lsn: Lsn::new(0), region: at("us-east-1") };
+        let instance = Instance {
+            role,
+            system: "7".into(),
+            timeline: primary.then_some(1),
+            lsn: Lsn::new(1_000),
+            received: (!primary).then_some(Lsn::new(1_000)),
+            receiving: !primary,
+            follows: (!primary).then(|| at("us-east-1")),
+            read_only: false,
+            waits_for: String::new(),
+            epochs: vec![start.clone()],
+            standbys: vec![],
+            slots: vec![],
+        };
+        let report = TopologyReport {
+            region: at(name),
+            process: "p".into(),
+            role: Some(role),
+            position: None,
+            position_age_us: None,
+            epochs: vec![start],
+            lag_ms: None,
+            lag_bytes: None,
+            streaming: None,
+            writable: primary,
+            primary: Some(at("us-east-1")),
+            lease_ms: None,
+            promise: None,
+            quarantine: None,
+            schema: Some("current".into()),
+            build: "test".into(),
+            peers: std::collections::BTreeMap::new(),
+        };
+        Seen { report: Ok(report), instance: Ok(instance), listener: None }
+    };
+    Sight { regions: REGIONS.iter().map(|name| (at(name), seen(name))).collect() }
+}
+
+impl Sight {
+    fn seen(&mut self, name: &str) -> &mut Seen {
+        self.regions.get_mut(&at(name)).unwrap()
+    }
+    fn of(&mut self, name: &str) -> &mut Instance {
+        self.seen(name).instance.as_mut().unwrap()
+    }
+    /// Nothing of that region answers.
+    fn gone(mut self, name: &str) -> Self {
+        let seen = self.seen(name);
+        seen.report = Err("no answer".into());
+        seen.instance = Err("no answer".into());
+        self
+    }
+    fn received(mut self, name: &str, lsn: u64) -> Self {
+        let instance = self.of(name);
+        (instance.lsn, instance.received) = (Lsn::new(lsn), Some(Lsn::new(lsn)));
+        self
+    }
+    fn promised(mut self, by: &str, promise: &Promise) -> Self {
+        self.seen(by).report.as_mut().unwrap().promise = Some(promise.clone());
+        self
+    }
+}
+
+const LOSSLESS: Move = Move::Promote { accept_data_loss: false };
+const AT_ANY_PRICE: Move = Move::Promote { accept_data_loss: true };
+
+fn planned(sight: &Sight, target: &str, how: Move, durability: Durability) -> Plan {
+    plan(sight, &at(target), how, durability).unwrap_or_else(|reasons| panic!("{reasons:?}"))
+}
+
+/// The one reason why not.
+fn refused(sight: &Sight, target: &str, how: Move, durability: Durability) -> String {
+    let reasons = plan(sight, &at(target), how, durability).unwrap_err();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    reasons[0].clone()
+}
+
+#[track_caller]
+fn refuses(sight: &Sight, target: &str, how: Move, durability: Durability, word: &str) {
+    let reason = refused(sight, target, how, durability);
+    assert!(reason.contains(word), "{reason}");
+}
+
+#[test]
+fn a_primary_that_takes_writes_is_not_promoted_over() {
+    for durability in [Durability::Async, Durability::Quorum] {
+        refuses(&all_well(), "eu-west-1", AT_ANY_PRICE, durability, "godwit switchover eu-west-1");
+    }
+}
+
+#[test]
+fn a_laggard_is_refused_whatever_is_accepted_while_a_further_replica_answers() {
+    let sight = all_well().gone("us-east-1").received("eu-west-1", 900);
+    for durability in [Durability::Async, Durability::Quorum] {
+        let reason = refused(&sight, "eu-west-1", AT_ANY_PRICE, durability);
+        assert_eq!(reason, "ap-south-1 is 100 bytes further than eu-west-1: promote ap-south-1");
+        planned(&sight, "ap-south-1", AT_ANY_PRICE, durability);
+    }
+    // One that has replayed less, but received as much, is none.
+    let mut sight = all_well().gone("us-east-1");
+    sight.of("eu-west-1").lsn = Lsn::new(10);
+    planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+}
+
+#[test]
+fn without_the_answers_that_make_it_certain_a_loss_must_be_accepted() {
+    let sight = all_well().gone("us-east-1");
+    refuses(&sight, "eu-west-1", LOSSLESS, Durability::Async, "--accept-data-loss");
+    let plan = planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+    assert!(plan.notes.iter().any(|note| note.contains("may have acknowledged")), "{plan:?}");
+    // R + W > N: both replicas are read, and each acknowledged write is on one of them.
+    planned(&sight, "eu-west-1", LOSSLESS, Durability::Quorum);
+    let mut half = sight.clone();
+    half.seen("ap-south-1").instance = Err("its database is down".into());
+    refuses(&half, "eu-west-1", LOSSLESS, Durability::Quorum, "1 of 2 replicas can be read");
+    planned(&half, "eu-west-1", AT_ANY_PRICE, Durability::Quorum);
+    // A fenced primary whose end is known, and reached, has nothing more.
+    let mut fenced = all_well();
+    fenced.of("us-east-1").read_only = true;
+    fenced.seen("us-east-1").report.as_mut().unwrap().writable = false;
+    planned(&fenced, "eu-west-1", LOSSLESS, Durability::Async);
+    fenced.of("us-east-1").lsn = Lsn::new(1_001);
+    refuses(&fenced, "eu-west-1", LOSSLESS, Durability::Async, "--accept-data-loss");
+}
+
+#[test]
+fn nothing_is_moved_without_a_majority() {
+    let sight = all_well().gone("us-east-1").gone("ap-south-1");
+    for how in [LOSSLESS, AT_ANY_PRICE] {
+        let reasons = plan(&sight, &at("eu-west-1"), how, Durability::Quorum).unwrap_err();
+        assert!(reasons[0].starts_with("1 of 3 regions answer and 2 must"), "{reasons:?}");
+    }
+}
+
+#[test]
+fn an_unfit_target_is_refused() {
+    for how in [Move::Switchover, AT_ANY_PRICE] {
+        let gone = all_well().gone("eu-west-1");
+        let reasons = plan(&gone, &at("eu-west-1"), how, Durability::Async).unwrap_err();
+        assert!(reasons.iter().any(|why| why.contains("does not answer")), "{reasons:?}");
+        let mut old = all_well();
+        old.seen("eu-west-1").report.as_mut().unwrap().schema = Some("old (1, 2 needed)".into());
+        let reasons = plan(&old, &at("eu-west-1"), how, Durability::Async).unwrap_err();
+        assert!(reasons.iter().any(|why| why.contains("schema")), "{reasons:?}");
+        assert!(plan(&all_well(), &at("mars-1"), how, Durability::Async).is_err());
+        assert!(plan(&Sight::default(), &at("eu-west-1"), how, Durability::Async).is_err());
+    }
+}
+
+#[test]
+fn a_region_left_behind_is_not_promoted() {
+    let mut sight = all_well();
+    let second = EpochStart { epoch: epoch(2), start_lsn: Lsn::new(990), region: at("eu-west-1") };
+    for name in ["eu-west-1", "ap-south-1"] {
+        sight.of(name).epochs.push(second.clone());
+    }
+    sight.of("eu-west-1").role = Role::Primary;
+    sight.seen("us-east-1").report.as_mut().unwrap().writable = false;
+    let reasons = plan(&sight, &at("us-east-1"), AT_ANY_PRICE, Durability::Async).unwrap_err();
+    assert!(reasons.iter().any(|why| why.contains("godwit rejoin us-east-1")), "{reasons:?}");
+}
+
+#[test]
+fn a_handover_holds_writes_until_the_target_has_all() {
+    let plan = planned(&all_well(), "eu-west-1", Move::Switchover, Durability::Async);
+    let (us, ap) = (at("us-east-1"), at("ap-south-1"));
+    let expected = [
+        Step::Promise,
+        Step::Detach { regions: vec![ap.clone()] },
+        Step::Fence { region: us.clone() },
+        Step::CatchUp,
+        Step::Promote,
+        Step::Begin,
+        Step::Release,
+        Step::Follow { regions: vec![ap] },
+        Step::Verify,
+        Step::Rejoin { region: us },
+    ];
+    assert_eq!(plan.steps, expected);
+    let promise = Promise { epoch: epoch(2), region: at("eu-west-1"), planned: true };
+    assert_eq!((plan.promise, plan.ends), (promise, epoch(1)));
+}
+
+#[test]
+fn a_handover_needs_both_alive_and_close() {
+    let how = Move::Switchover;
+    let gone = all_well().gone("us-east-1");
+    refuses(&gone, "eu-west-1", how, Durability::Async, "godwit promote eu-west-1");
+    let mut far = all_well();
+    far.of("us-east-1").lsn = Lsn::new(HANDOVER_BYTES_MAX + 1_001);
+    refuses(&far, "eu-west-1", how, Durability::Async, "bytes behind");
+    let mut deaf = all_well();
+    deaf.of("eu-west-1").receiving = false;
+    refuses(&deaf, "eu-west-1", how, Durability::Async, "receives no log");
+}
+
+#[test]
+fn a_promotion_waits_the_old_lease_out_before_it_acts() {
+    let sight = all_well().gone("us-east-1");
+    let plan = planned(&sight, "eu-west-1", LOSSLESS, Durability::Quorum);
+    let expected = [
+        Step::Promise,
+        Step::WaitOut,
+        Step::Detach { regions: vec![at("ap-south-1"), at("eu-west-1")] },
+        Step::Promote,
+        Step::Begin,
+        Step::Follow { regions: vec![at("ap-south-1")] },
+        Step::Verify,
+    ];
+    assert_eq!(plan.steps, expected);
+}
+
+#[test]
+fn an_interrupted_move_goes_on_in_its_epoch_and_another_takes_over_in_the_next() {
+    let begun = Promise { epoch: epoch(2), region: at("eu-west-1"), planned: true };
+    let sight = all_well().promised("ap-south-1", &begun);
+    let again = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    assert_eq!(again.promise, begun);
+    let over = planned(&sight, "ap-south-1", Move::Switchover, Durability::Async);
+    assert_eq!(over.promise.epoch, epoch(3));
+    assert!(over.notes.iter().any(|note| note.contains("takes over")), "{over:?}");
+    // Promoted, its epoch not yet written: it goes on from there.
+    let mut sight = sight.gone("us-east-1");
+    sight.of("eu-west-1").role = Role::Primary;
+    let on = planned(&sight, "eu-west-1", LOSSLESS, Durability::Async);
+    assert!(on.steps.contains(&Step::Promote) && on.steps.contains(&Step::Begin), "{on:?}");
+    // An unfinished one is taken back where it began.
+    let sight = all_well().promised("ap-south-1", &begun);
+    let back = planned(&sight, "us-east-1", Move::Switchover, Durability::Async);
+    assert_eq!(back.promise.epoch, epoch(3));
+    assert!(back.steps.contains(&Step::Begin) && !back.steps.contains(&Step::CatchUp), "{back:?}");
+}
+
+#[test]
+fn moved_already_it_only_brings_in_who_was_left_behind() {
+    let mut sight = all_well();
+    let second =
+        EpochStart { epoch: epoch(2), start_lsn: Lsn::new(1_000), region: at("eu-west-1") };
+    sight.of("eu-west-1").epochs.push(second);
+    sight.of("eu-west-1").role = Role::Primary;
+    let us = at("us-east-1");
+    for stopped in [false, true] {
+        if stopped {
+            // Its Postgres was stopped by the run before.
+            sight.seen("us-east-1").instance = Err("the database cannot be reached".into());
+        }
+        let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+        let follow = Step::Follow { regions: vec![at("ap-south-1")] };
+        let expected = [follow, Step::Verify, Step::Rejoin { region: us.clone() }];
+        assert_eq!(plan.steps, expected);
+        let plan = planned(&sight, "eu-west-1", LOSSLESS, Durability::Async);
+        assert_eq!(plan.steps.len(), 2, "{plan:?}");
+    }
+}
