@@ -110,7 +110,7 @@ impl Common {
             let planned = failover::plan(&sight, &self.region, how, config.failover.durability);
             let plan = planned.map_err(|reasons| Refused(refusal(&self.region, &reasons)))?;
             if self.dry_run {
-                return self.output.print(&plan, |plan| printed(plan));
+                return self.output.print(&plan, printed);
             }
             self.confirm(&printed(&plan))?;
             let run = Run::new(&cluster, &sight, &plan, agent_max, &op);

@@ -5,6 +5,7 @@ use crate::{
     lab::LabFile,
     topology::{
         Role, TopologyReport,
+        lease::Promise,
         probe::{self, ProbeError},
         report::PeerReport,
     },
@@ -72,6 +73,12 @@ struct RegionFacts {
     lag_ms: Option<u64>,
     lag_bytes: Option<u64>,
     streaming: Option<bool>,
+    /// Whether it takes writes now.
+    writable: bool,
+    /// Why its data is not served, if it is not.
+    quarantine: Option<String>,
+    /// The promotion that it has promised not to stand in the way of.
+    promise: Option<Promise>,
     schema: Option<String>,
     builds: BTreeSet<String>,
     round_trip_ms: Option<u64>,
@@ -204,8 +211,7 @@ fn facts(asked: Vec<Asked>) -> Facts {
         regions.push(RegionFacts::new(region, asked));
     }
     let epoch = regions.iter().filter_map(|region| region.epoch).max();
-    let primaries: Vec<_> =
-        regions.iter().filter(|r| r.role == Some(Role::Primary) && r.epoch == epoch).collect();
+    let primaries: Vec<_> = regions.iter().filter(|r| r.writable && r.epoch == epoch).collect();
     if primaries.len() > 1 {
         let names: Vec<_> = primaries.iter().map(|r| r.region.to_string()).collect();
         warnings.push(format!("more than one primary in one epoch: {}", names.join(", ")));
@@ -216,7 +222,15 @@ fn facts(asked: Vec<Asked>) -> Facts {
         region.compare(primary.as_ref(), there);
     }
     if primary.is_none() {
-        warnings.push("no primary answers: reads go on, writes are refused".to_owned());
+        warnings.push("no region takes writes; reads go on".to_owned());
+    }
+    let pending = regions.iter().filter_map(|region| region.promise.as_ref());
+    let pending = pending.filter(|promise| Some(promise.epoch) > epoch);
+    if let Some(promise) = pending.max_by_key(|promise| promise.epoch) {
+        warnings.push(format!(
+            "a move of the primary to {} in epoch {} is not finished: run it again",
+            promise.region, promise.epoch
+        ));
     }
     warnings.extend(regions.iter().filter_map(|region| region.concern(epoch)));
     Facts { primary, epoch, regions, warnings }
@@ -229,6 +243,8 @@ impl RegionFacts {
         let reports: Vec<_> = asked.into_iter().filter_map(|one| one.answer.ok()).collect();
         let builds = reports.iter().map(|report| report.build.clone()).collect();
         let answering = reports.len();
+        // One process of the region is enough for its writes.
+        let writable = reports.iter().any(|report| report.writable);
         // The process that knows most of its database speaks for the region.
         let best =
             reports.into_iter().max_by_key(|report| (report.role.is_some(), report.position));
@@ -243,6 +259,9 @@ impl RegionFacts {
             lag_ms: best.as_ref().and_then(|best| best.lag_ms),
             lag_bytes: best.as_ref().and_then(|best| best.lag_bytes),
             streaming: best.as_ref().and_then(|best| best.streaming),
+            writable,
+            quarantine: best.as_ref().and_then(|best| best.quarantine.clone()),
+            promise: best.as_ref().and_then(|best| best.promise.clone()),
             schema: best.as_ref().and_then(|best| best.schema.clone()),
             builds,
             round_trip_ms,
@@ -274,8 +293,16 @@ impl RegionFacts {
         if self.role.is_none() {
             return Some(format!("{region}: its database does not answer"));
         }
+        if let Some(quarantine) = &self.quarantine {
+            return Some(format!("{region}: {quarantine}"));
+        }
         if self.epoch < epoch {
             return Some(format!("{region}: has not heard of the current epoch"));
+        }
+        if self.role == Some(Role::Primary) && !self.writable {
+            return Some(format!(
+                "{region}: a primary that takes no writes: no majority of regions grants it its epoch, or it is fenced"
+            ));
         }
         if self.role == Some(Role::Replica) && self.streaming == Some(false) {
             return Some(format!("{region}: its replica receives no log"));
