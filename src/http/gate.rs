@@ -364,7 +364,8 @@ fn permit(route: &Route, principal: &Principal) -> Result<(), Problem> {
 fn view(app: &App, bookmark: Option<Bookmark>) -> View {
     let now = app.clock.monotonic();
     let (local, lag) = app.topology.look(|snapshot| {
-        let local = snapshot.readable().map(|own| match bookmark {
+        let readable = snapshot.readable().filter(|_| !snapshot.hands_over(now));
+        let local = readable.map(|own| match bookmark {
             Some(bookmark) => own.standing(bookmark),
             None => At::Reached,
         });

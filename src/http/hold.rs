@@ -45,10 +45,11 @@ pub fn is_worth_holding(app: &App, state: &RequestState, route: &Route, problem:
     }
 }
 
-/// Whether a promotion is under way.
+/// Whether another primary is about to take writes.
 #[must_use]
 pub fn is_moving(app: &App) -> bool {
-    app.topology.look(|snapshot| snapshot.moving().is_some())
+    let now = app.clock.monotonic();
+    app.topology.look(|snapshot| snapshot.awaits_a_primary(now))
 }
 
 /// Waits for a region that is known, from later than `after`, to take writes. `None` when the time

@@ -92,6 +92,7 @@ impl Topology {
             lag: None,
             lease: None,
             promise: None,
+            move_heard: None,
             majority_heard,
         };
         Self {
@@ -239,9 +240,11 @@ impl Topology {
     }
 
     fn publish_promise(&self, promise: Option<Promise>) {
+        let now = self.now();
         self.inner.snapshot.send_if_modified(|snapshot| {
             let changed = snapshot.promise != promise;
             snapshot.promise = promise;
+            snapshot.hear_of_a_move(now);
             changed
         });
     }
@@ -264,11 +267,13 @@ impl Topology {
         if let Some((position, at)) = peer.primary_position() {
             tracker.note_primary(at, position);
         }
-        let heard_after = self.now().checked_sub(self.inner.stale_after);
+        let now = self.now();
+        let heard_after = now.checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.peers.insert(region.clone(), peer);
             let heard = snapshot.peers.values().filter(|peer| peer.report.is_some()).count();
             snapshot.majority_heard |= heard + 1 >= majority(snapshot.peers.len() + 1);
+            snapshot.hear_of_a_move(now);
             snapshot.age(&tracker, heard_after);
         });
     }

@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub lease: Option<Lease>,
     /// What this region has promised to a promotion, as last read in its Redis.
     pub promise: Option<Promise>,
+    /// The newest promise that was heard of, and when first.
+    pub move_heard: Option<(Promise, Instant)>,
     /// Has a majority of regions, this one counted, been heard of by this process, ever?
     pub majority_heard: bool,
 }
@@ -147,6 +149,9 @@ impl Peer {
     }
 }
 
+/// Longest time from a promise to the first write of its epoch: past it nobody is made to wait.
+const MOVE_MAX: Duration = Duration::from_secs(30);
+
 impl Snapshot {
     /// The highest epoch heard of anywhere, even from a peer that has gone silent since: an epoch
     /// once seen does not end by not being heard of.
@@ -204,13 +209,43 @@ impl Snapshot {
         self.own.as_ref().filter(|_| self.quarantine().is_none())
     }
 
-    /// A promotion that is under way, as far as this region or a peer tells.
+    /// Notes a promise that is heard of for the first time.
+    pub(super) fn hear_of_a_move(&mut self, now: Instant) {
+        let told = self.peers.values().filter_map(|peer| peer.report.as_ref()?.promise.as_ref());
+        let newest = self.promise.iter().chain(told).max_by_key(|promise| promise.epoch);
+        if let Some(newest) = newest
+            && self.move_heard.as_ref().is_none_or(|(heard, _)| heard.epoch < newest.epoch)
+        {
+            self.move_heard = Some((newest.clone(), now));
+        }
+    }
+
+    /// A promotion whose epoch has yet to begin, as far as this region or a peer tells.
     #[must_use]
     pub fn moving(&self) -> Option<&Promise> {
-        let told = self.peers.values().filter_map(|peer| peer.report.as_ref()?.promise.as_ref());
-        let highest = self.epoch_highest();
-        let all = self.promise.iter().chain(told);
-        all.filter(|promise| Some(promise.epoch) > highest).max_by_key(|promise| promise.epoch)
+        let (promise, _) = self.move_heard.as_ref()?;
+        (Some(promise.epoch) > self.epoch_highest()).then_some(promise)
+    }
+
+    /// Whether another primary is about to take writes: one is promised, or has begun its epoch and
+    /// has yet to get its lease. What is left undone for long is not about to.
+    #[must_use]
+    pub fn awaits_a_primary(&self, now: Instant) -> bool {
+        let soon = self.move_heard.as_ref().is_some_and(|(promise, heard_at)| {
+            Some(promise.epoch) >= self.epoch_highest()
+                && now.saturating_duration_since(*heard_at) < MOVE_MAX
+        });
+        soon || self.hands_over(now)
+    }
+
+    /// Whether this region is a primary that was fenced to hand over, not for want of a lease. What
+    /// it still logs by itself is not the cluster's, so that no position of it may be told.
+    #[must_use]
+    pub fn hands_over(&self, now: Instant) -> bool {
+        let leased = self.lease.is_some_and(|lease| lease.until > now);
+        self.reign().is_some()
+            && self.own.as_ref().is_some_and(|own| own.read_only)
+            && (leased || self.moving().is_some())
     }
 
     /// The region that is primary in the highest epoch, when it is known *now*.

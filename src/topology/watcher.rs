@@ -1,12 +1,15 @@
 //! The watcher: one loop per peer that asks it about itself.
 
-use super::{Topology, probe, snapshot::Peer};
+use super::{PrimaryAt, Topology, probe, snapshot::Peer};
 use crate::{
     config::{Config, TopologyConfig},
     loops::{Activator, Loop, Schedule, Tick},
     vocab::{Op, Region},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Between two probes of a peer that is about to become the primary.
 const WHILE_MOVING: Duration = Duration::from_millis(25);
@@ -84,8 +87,7 @@ impl Loop for WatcherLoop {
         self.topology.publish_peer(&self.peer, self.known.clone());
         self.heard.heard(&self.peer, answered);
         // Writes are held for the next primary: it is looked at again at once.
-        let next = self.topology.look(|s| s.moving().is_some_and(|to| to.region == self.peer));
-        if next && answered {
+        if answered && self.is_awaited(op.clock.monotonic()) {
             tokio::time::sleep(WHILE_MOVING).await;
             self.again.activate();
         }
@@ -94,6 +96,16 @@ impl Loop for WatcherLoop {
 }
 
 impl WatcherLoop {
+    /// Whether this peer is about to take writes, and does not yet.
+    fn is_awaited(&self, now: Instant) -> bool {
+        let known = matches!(self.topology.primary(), PrimaryAt::Here(_) | PrimaryAt::Peer(..));
+        !known
+            && self.topology.look(|snapshot| {
+                let to = snapshot.move_heard.as_ref().map(|(promise, _)| &promise.region);
+                to == Some(&self.peer) && snapshot.awaits_a_primary(now)
+            })
+    }
+
     /// Keeps what was last heard, and when: it ages by itself.
     fn failed(&mut self, reason: &str) -> (Tick, bool) {
         self.known.failure = Some(reason.to_owned());

@@ -67,6 +67,7 @@ impl Grantor {
             self.settle(op, |found| judge_promise(found, wanted, known, self.term_ms)).await?;
         if matches!(answer, Promised::Yes { .. }) {
             self.remember(wanted);
+            self.topology.publish_promise(Some(wanted.clone()));
         }
         Ok(answer)
     }
