@@ -78,7 +78,7 @@ fn what_is_not_known_says_so_and_what_is_wrong_is_named() {
     us-east-1   unknown  unknown  unknown    unknown  unknown  unknown                              0/1        no answer
 
     ! us-east-1: no answer (connection refused)
-    ! no primary answers: reads go on, writes are refused
+    ! no region takes writes; reads go on
     ! ap-south-1: its database does not answer
     ! eu-west-1: its replica receives no log
     "#);

@@ -101,7 +101,8 @@ fn a_primary_is_fenced_when_its_region_holds_no_lease_and_only_when_that_is_know
     assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
     // Fenced for a move, it stays so.
     let epoch = Epoch::new(2).unwrap();
-    sight.snapshot.promise = Some(Promise { epoch, region: at("eu-west-1"), planned: true });
+    let promise = Promise { epoch, region: at("eu-west-1"), planned: true };
+    sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
     assert_eq!(lacks(&sight, &row), []);
 }
 
@@ -143,9 +144,10 @@ fn a_replica_follows_the_primary_unless_it_moves() {
     // Told to receive from nobody while the primary moves.
     row.conninfo = String::new();
     let epoch = Epoch::new(2).unwrap();
-    sight.snapshot.promise = Some(Promise { epoch, region: at("ap-south-1"), planned: false });
+    let promise = Promise { epoch, region: at("ap-south-1"), planned: false };
+    sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
     assert_eq!(lacks(&sight, &row), []);
-    sight.snapshot.promise = None;
+    sight.snapshot.move_heard = None;
     assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
     sight.primary = PrimaryAt::Unknown;
     assert_eq!(lacks(&sight, &row), []);

@@ -1,7 +1,7 @@
 //! This region's own instance, as who moves the primary sees it and changes it.
 //!
 //! [`DatabaseControl`] is the seam: [`Postgres`] is plain SQL as the control role, and an agent for
-//! what SQL cannot do. A managed Postgres (RDS, Aurora) or an operator (CloudNativePG) takes its
+//! what SQL cannot do. A managed Postgres (RDS, Aurora) or an operator (`CloudNativePG`) takes its
 //! place there. Each act finds out whether it is done already, so that any may come twice.
 
 mod agent;

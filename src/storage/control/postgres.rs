@@ -39,7 +39,8 @@ pub struct Postgres {
 /// What the agent is told for a rewind or a copy.
 #[derive(Serialize)]
 struct Source<'a> {
-    source: &'a str,
+    #[serde(rename = "source")]
+    from: &'a str,
     primary_conninfo: &'a str,
     primary_slot_name: &'a str,
 }
@@ -352,8 +353,7 @@ impl Postgres {
 
     async fn copied(&self, verb: &'static str, upstream: &Upstream) -> Result<(), ControlError> {
         let Upstream { conninfo, slot } = upstream;
-        let source =
-            Source { source: conninfo, primary_conninfo: conninfo, primary_slot_name: slot };
+        let source = Source { from: conninfo, primary_conninfo: conninfo, primary_slot_name: slot };
         self.call(verb, &source).await.map(|_| ())
     }
 }

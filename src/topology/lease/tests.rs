@@ -179,9 +179,10 @@ impl World {
                     }
                     let sent_at = self.instant(process);
                     for store in 0..self.stores.len() {
-                        self.send(match self.processes[process].begun {
-                            true => Message::Ask { process, store, sent_at },
-                            false => Message::Promise { process, store },
+                        self.send(if self.processes[process].begun {
+                            Message::Ask { process, store, sent_at }
+                        } else {
+                            Message::Promise { process, store }
                         });
                     }
                 }
@@ -189,7 +190,7 @@ impl World {
         }
         while let Some(at) = self.due() {
             let (_, message) = self.under_way.swap_remove(at);
-            self.arrive(message);
+            self.arrive(&message);
         }
     }
 
@@ -251,8 +252,8 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, message: Message) {
-        match message {
+    fn arrive(&mut self, message: &Message) {
+        match *message {
             Message::Ask { process, store, sent_at } => {
                 let (epoch, region) =
                     (self.processes[process].epoch, self.processes[process].region.clone());
