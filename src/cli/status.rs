@@ -5,6 +5,7 @@ use crate::{
     lab::LabFile,
     topology::{
         Role, TopologyReport,
+        control::{Standby, namesakes},
         lease::Promise,
         probe::{self, ProbeError},
         report::PeerReport,
@@ -83,6 +84,8 @@ struct RegionFacts {
     builds: BTreeSet<String>,
     round_trip_ms: Option<u64>,
     processes: Processes,
+    /// Who follows its database; null when unknown.
+    standbys: Option<Vec<Standby>>,
     /// How this region sees the others.
     peers: BTreeMap<Region, PeerReport>,
 }
@@ -266,6 +269,7 @@ impl RegionFacts {
             builds,
             round_trip_ms,
             processes,
+            standbys: best.as_ref().and_then(|best| best.standbys.clone()),
             peers: best.map(|best| best.peers).unwrap_or_default(),
         }
     }
@@ -306,6 +310,14 @@ impl RegionFacts {
         }
         if self.role == Some(Role::Replica) && self.streaming == Some(false) {
             return Some(format!("{region}: its replica receives no log"));
+        }
+        let twice = namesakes(self.standbys.as_deref().unwrap_or_default());
+        if !twice.is_empty() {
+            let names: Vec<_> = twice.into_iter().collect();
+            let names = names.join(", ");
+            return Some(format!(
+                "{region}: two standbys go by the name {names}: neither is counted on for a commit"
+            ));
         }
         let schema = self.schema.as_deref().filter(|schema| schema.starts_with("old"))?;
         Some(format!("{region}: schema is {schema}"))
@@ -373,6 +385,29 @@ const HEAD: [&str; 9] =
     ["REGION", "ROLE", "EPOCH", "POSITION", "LAG", "BEHIND", "LINKS", "PROCESSES", "ROUND TRIP"];
 
 impl Facts {
+    /// Who follows the primary, and whom a commit there waits for.
+    fn asked(&self) -> Option<String> {
+        let primary = self.regions.iter().find(|one| Some(&one.region) == self.primary.as_ref())?;
+        let standbys = primary.standbys.as_ref()?;
+        let (asked, others): (Vec<_>, Vec<_>) =
+            standbys.iter().partition(|one| matches!(one.acknowledges.as_str(), "quorum" | "sync"));
+        let of = |some: &[&Standby]| {
+            let each = some.iter().map(|one| {
+                let flushed = one.flushed.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+                format!("{} ({flushed})", one.name)
+            });
+            each.collect::<Vec<_>>().join(", ")
+        };
+        let waits = if asked.is_empty() {
+            "commits wait for no standby".to_owned()
+        } else {
+            format!("commits wait for one of {}", of(&asked))
+        };
+        let line =
+            if others.is_empty() { waits } else { format!("{waits}; {} follow", of(&others)) };
+        Some(format!("\n{line}"))
+    }
+
     fn text(&self) -> String {
         let head = match (&self.primary, self.epoch) {
             (Some(primary), Some(epoch)) => format!("primary {primary}, epoch {epoch}"),
@@ -381,6 +416,7 @@ impl Facts {
         };
         let mut lines = vec![head, String::new()];
         lines.push(table(&HEAD, self.regions.iter().map(RegionFacts::row)));
+        lines.extend(self.asked());
         if !self.warnings.is_empty() {
             lines.push(String::new());
             lines.extend(self.warnings.iter().map(|warning| format!("! {warning}")));

@@ -7,18 +7,19 @@
 //! - Every instance has a slot for each other region, kept back no further than that region needs.
 //! - The primary's commits wait for whom the settings say.
 
-use super::region::Upstreams;
+use super::region::{Upstreams, standbys as told};
 use crate::{
     config::{Config, Durability},
     loops::{Loop, Schedule, Tick},
     storage::{
-        control::{ControlError, DatabaseControl, InstanceRow, any_of},
+        control::{ControlError, DatabaseControl, InstanceRow, StandbyRow, any_of},
         redis::{Redis, lease as notes},
     },
-    topology::{PrimaryAt, Quarantine, Snapshot, Topology, lease::Grantor},
+    topology::{PrimaryAt, Quarantine, Snapshot, Topology, control::namesakes, lease::Grantor},
     vocab::{Epoch, Lsn, Op, Region},
 };
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,6 +33,9 @@ struct Sight {
     /// that is not known.
     held: Option<bool>,
 }
+
+/// A region that there is not.
+const NOBODY: &str = "nobody";
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct KeeperLoop {
     term: Duration,
     /// Since when no process of this region holds the lease.
     unheld_since: Option<Instant>,
+    /// Names that two standbys went by at the last look.
+    twice: BTreeSet<String>,
 }
 
 impl KeeperLoop {
@@ -72,6 +78,7 @@ impl KeeperLoop {
             durability: config.failover.durability,
             term: Duration::from_millis(config.lease.term_ms),
             unheld_since: None,
+            twice: BTreeSet::new(),
         }
     }
 
@@ -122,6 +129,22 @@ impl KeeperLoop {
         Ok(())
     }
 
+    /// Tells the region's processes and operators who follows, and shouts once when two go by one
+    /// name.
+    fn tell(&mut self, row: &InstanceRow) {
+        let standbys = told(row.standbys.clone());
+        let twice = namesakes(&standbys);
+        if !twice.is_subset(&self.twice) {
+            let names: Vec<_> = twice.iter().map(String::as_str).collect();
+            tracing::error!(
+                names = names.join(", "),
+                "two standbys go by one name: neither is counted on for a commit"
+            );
+        }
+        self.twice = twice;
+        self.topology.note_standbys(standbys);
+    }
+
     /// How far each other region's database has come, where it is known.
     fn slots(&self, snapshot: &Snapshot) -> Vec<(Region, Option<Lsn>)> {
         let epoch = snapshot.own.as_ref().map(|own| own.epoch());
@@ -157,9 +180,9 @@ fn deeds(
             deeds.push(Deed::Unfence);
         }
         if snapshot.reign().is_some() && snapshot.moving().is_none() {
-            let wanted: Vec<Region> = match durability {
+            let wanted = match durability {
                 Durability::Async => Vec::new(),
-                Durability::Quorum => upstreams.regions().cloned().collect(),
+                Durability::Quorum => counted(&row.standbys, upstreams),
             };
             if any_of(&wanted) != row.waits_for {
                 deeds.push(Deed::WaitFor(wanted));
@@ -175,6 +198,18 @@ fn deeds(
     deeds
 }
 
+/// Whose copy counts. Not one of two standbys that go by one name: either could be no region's. With
+/// none left nobody's does, and no commit is acknowledged.
+fn counted(standbys: &[StandbyRow], upstreams: &Upstreams) -> Vec<Region> {
+    let twice = namesakes(&told(standbys.to_vec()));
+    let counted: Vec<_> =
+        upstreams.regions().filter(|region| !twice.contains(region.as_str())).cloned().collect();
+    if counted.is_empty() && upstreams.regions().next().is_some() {
+        return vec![NOBODY.parse().expect("a region's name")];
+    }
+    counted
+}
+
 impl Loop for KeeperLoop {
     const NAME: &'static str = "failover.keeper";
 
@@ -184,6 +219,7 @@ impl Loop for KeeperLoop {
             Err(error) => return Tick::Waiting(error.to_string().into()),
         };
         let sight = self.sight(op).await;
+        self.tell(&row);
         let mut done = 0;
         for deed in deeds(&sight, &row, &self.upstreams, self.durability) {
             if let Err(error) = self.act(deed.clone()).await {

@@ -3,7 +3,9 @@
 use super::clerk::Clerk;
 use crate::{
     config::{Config, Durability},
-    storage::control::{Beginning, ControlError, DatabaseControl, InstanceRow, Upstream, slot_of},
+    storage::control::{
+        Beginning, ControlError, DatabaseControl, InstanceRow, StandbyRow, Upstream, slot_of,
+    },
     topology::{
         Role, Topology,
         ask::{Answer, Answers, Question},
@@ -208,16 +210,7 @@ impl RegionAnswers {
             read_only: row.read_only,
             waits_for: row.waits_for,
             epochs: row.epochs,
-            standbys: row
-                .standbys
-                .into_iter()
-                .map(|row| Standby {
-                    name: row.name,
-                    state: row.state,
-                    acknowledges: row.acknowledges,
-                    flushed: row.flushed,
-                })
-                .collect(),
+            standbys: standbys(row.standbys),
             slots: row
                 .slots
                 .into_iter()
@@ -230,6 +223,17 @@ impl RegionAnswers {
                 .collect(),
         }
     }
+}
+
+/// As regions tell each other of them.
+pub(super) fn standbys(rows: Vec<StandbyRow>) -> Vec<Standby> {
+    let told = |row: StandbyRow| Standby {
+        name: row.name,
+        state: row.state,
+        acknowledges: row.acknowledges,
+        flushed: row.flushed,
+    };
+    rows.into_iter().map(told).collect()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

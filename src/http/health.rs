@@ -8,7 +8,7 @@ use super::{app::App, headers::writes_word, internal::millis};
 use crate::{
     routing::PrimaryView,
     storage::migrate::SchemaStanding,
-    topology::{Quarantine, Role, Snapshot},
+    topology::{Quarantine, Role, Snapshot, control::namesakes},
     vocab::{Epoch, Region},
 };
 use actix_web::{HttpResponse, web::Data};
@@ -145,7 +145,12 @@ fn replication(app: &App, snapshot: &Snapshot, primary: &PrimaryView) -> Check {
         Some(own) if Some(own.epoch()) < snapshot.epoch_highest() => {
             (Status::Error, Some("behind the cluster's epoch"))
         }
-        Some(own) if own.role == Role::Primary => (Status::Ok, None),
+        Some(own) if own.role == Role::Primary => match app.topology.standbys() {
+            Some(standbys) if !namesakes(&standbys).is_empty() => {
+                (Status::Degraded, Some("two standbys go by one name"))
+            }
+            _ => (Status::Ok, None),
+        },
         Some(own) if own.streaming == Some(true) => (Status::Ok, None),
         // The primary is there and yet nothing streams: other regions are fresher. Just after a
         // link has healed the receiver needs a moment, so the lag decides.

@@ -85,6 +85,7 @@ pub fn report(app: &App) -> TopologyReport {
         lease_ms: snapshot.lease.map(|lease| left_ms(lease, now)),
         promise: snapshot.promise.clone(),
         quarantine: snapshot.quarantine().map(|why| why.reason().to_owned()),
+        standbys: app.topology.standbys(),
         schema: app.schema.describe(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         peers: snapshot

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::vocab::{Epoch, EpochStart, Lsn, Region};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// One step, for one region's database. Those of a promotion carry its promise: a region that has
 /// promised something later since refuses them, however late they come.
@@ -109,6 +110,17 @@ pub struct Standby {
     /// `async`, `quorum`, `sync` or `potential`.
     pub acknowledges: String,
     pub flushed: Option<Lsn>,
+}
+
+/// Names that more than one standby goes by. Postgres counts a name, not who bears it: a commit that
+/// waits for two names could be told that one standby is both, or a stranger the other.
+#[must_use]
+pub fn namesakes(standbys: &[Standby]) -> BTreeSet<String> {
+    // A copy that is being made bears the name of who will follow.
+    let following = |standby: &&Standby| matches!(standby.state.as_str(), "streaming" | "catchup");
+    let mut seen = BTreeSet::new();
+    let names = standbys.iter().filter(following).map(|standby| standby.name.clone());
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

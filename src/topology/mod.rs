@@ -30,6 +30,7 @@ use crate::{
     loops::Activator,
     vocab::{Bookmark, Epoch, Region, SharedClock, Standing},
 };
+use control::Standby;
 use lease::{Hold, Promise, majority};
 use std::{
     collections::BTreeMap,
@@ -54,6 +55,7 @@ struct Inner {
     lag: Mutex<lag::LagTracker>,
     lease: LeaseConfig,
     hold: Mutex<Hold>,
+    standbys: Mutex<Option<(Instant, Vec<Standby>)>>,
     waiters: AtomicUsize,
     waiting: Activator,
 }
@@ -62,6 +64,9 @@ struct Inner {
 /// no strong read. The position is asked for every `database.position_idle_ms`, and at once when
 /// somebody waits.
 pub const FENCE_SEEN: Duration = Duration::from_millis(150);
+
+/// Who follows is looked at twice a second; what was seen longer ago is not told.
+const STANDBYS_KEPT: Duration = Duration::from_secs(5);
 
 /// How a wait for a bookmark ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,7 @@ impl Topology {
                 lag: Mutex::default(),
                 lease,
                 hold: Mutex::default(),
+                standbys: Mutex::default(),
                 waiters: AtomicUsize::new(0),
                 waiting: Activator::new(),
             }),
@@ -237,6 +243,21 @@ impl Topology {
         // Past the deadline whatever is known then.
         let _ = tokio::time::timeout_at(deadline.into(), known).await;
         self.primary()
+    }
+
+    /// Who follows this region's database; `None` when that is not known from a moment ago.
+    #[must_use]
+    pub fn standbys(&self) -> Option<Vec<Standby>> {
+        let kept = self.inner.standbys.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen_at, standbys) = kept.as_ref()?;
+        let age = self.now().saturating_duration_since(*seen_at);
+        (age < STANDBYS_KEPT).then(|| standbys.clone())
+    }
+
+    pub fn note_standbys(&self, standbys: Vec<Standby>) {
+        let now = self.now();
+        let mut kept = self.inner.standbys.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((now, standbys));
     }
 
     fn publish_promise(&self, promise: Option<Promise>) {

@@ -1,6 +1,6 @@
 //! What a region tells of itself at `/internal/v1/topology`.
 
-use super::lease::Promise;
+use super::{control::Standby, lease::Promise};
 use crate::vocab::{Bookmark, Epoch, EpochStart, Region};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -55,6 +55,9 @@ pub struct TopologyReport {
     /// Why its data is not served, if it is not.
     #[serde(default)]
     pub quarantine: Option<String>,
+    /// Who follows its database, as last seen; null when unknown.
+    #[serde(default)]
+    pub standbys: Option<Vec<Standby>>,
     /// `current`, `newer`, or `old` with what is there and what is needed.
     pub schema: Option<String>,
     pub build: String,

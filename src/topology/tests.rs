@@ -37,6 +37,7 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         lease_ms: None,
         promise: None,
         quarantine: None,
+        standbys: None,
         schema: None,
         build: "test".into(),
         peers: std::collections::BTreeMap::new(),

@@ -24,6 +24,7 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         lease_ms: (role == Some(Role::Primary)).then_some(2_400),
         promise: None,
         quarantine: None,
+        standbys: None,
         schema: Some("current".into()),
         build: "0.1.0".into(),
         peers: peers.map(|peer| (peer.parse().unwrap(), well.clone())).collect(),
@@ -55,6 +56,30 @@ fn all_well_can_be_read_at_a_glance() {
     eu-west-1   replica  1      0/5000028  112 ms  0 B       all well  1/1        3 ms
     us-east-1   primary  1      0/5000028  -       -         all well  2/2        3 ms
     "#);
+}
+
+#[test]
+fn whom_a_commit_waits_for_is_told_and_two_of_one_name_are_named() {
+    let standbys = |names: &[(&str, &str)]| {
+        let each = names.iter().map(|(name, acknowledges)| {
+            serde_json::json!({ "name": name, "state": "streaming", "acknowledges": acknowledges,
+                "flushed": "0/5000028" })
+        });
+        Some(serde_json::from_value(each.collect()).unwrap())
+    };
+    let told = |names| {
+        let mut primary = report("us-east-1", Some(Role::Primary), None);
+        primary.standbys = standbys(names);
+        let text = facts(vec![asked("us-east-1", Ok(primary))]).text();
+        text.lines().skip(5).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(told(&[("ap-south-1", "quorum"), ("eu-west-1", "quorum")]), @"commits wait for one of ap-south-1 (0/5000028), eu-west-1 (0/5000028)");
+    insta::assert_snapshot!(told(&[("ap-south-1", "async"), ("eu-west-1", "async")]), @"commits wait for no standby; ap-south-1 (0/5000028), eu-west-1 (0/5000028) follow");
+    insta::assert_snapshot!(told(&[("eu-west-1", "quorum"), ("eu-west-1", "quorum")]), @"
+    commits wait for one of eu-west-1 (0/5000028), eu-west-1 (0/5000028)
+
+    ! us-east-1: two standbys go by the name eu-west-1: neither is counted on for a commit
+    ");
 }
 
 #[test]

@@ -130,6 +130,26 @@ fn the_primarys_commits_wait_for_whom_the_settings_say() {
 }
 
 #[test]
+fn of_two_standbys_with_one_name_neither_is_counted_on() {
+    let (sight, mut row) = reigning();
+    let standby = |name: &str, state: &str| StandbyRow {
+        name: name.into(),
+        state: state.into(),
+        acknowledges: "quorum".into(),
+        flushed: None,
+    };
+    let quorum = |row: &InstanceRow| deeds(&sight, row, &upstreams(), Durability::Quorum);
+    let asked = |names: &[&str]| [Deed::WaitFor(names.iter().map(|name| at(name)).collect())];
+    // A copy that is being made is no standby yet.
+    row.standbys = vec![standby("eu-west-1", "streaming"), standby("eu-west-1", "backup")];
+    assert_eq!(quorum(&row), asked(&["ap-south-1", "eu-west-1"]));
+    row.standbys.push(standby("eu-west-1", "catchup"));
+    assert_eq!(quorum(&row), asked(&["ap-south-1"]));
+    row.standbys.extend([standby("ap-south-1", "streaming"), standby("ap-south-1", "streaming")]);
+    assert_eq!(quorum(&row), asked(&["nobody"]));
+}
+
+#[test]
 fn a_replica_follows_the_primary_unless_it_moves() {
     let (mut sight, mut row) = reigning();
     row.in_recovery = true;

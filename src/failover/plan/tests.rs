@@ -48,6 +48,7 @@ fn all_well() -> Sight {
             lease_ms: None,
             promise: None,
             quarantine: None,
+            standbys: None,
             schema: Some("current".into()),
             build: "test".into(),
             peers: std::collections::BTreeMap::new(),
