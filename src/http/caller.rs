@@ -5,8 +5,10 @@ use super::{
     app::{App, Worker},
     problem::Problem,
     request::{Facts, RequestState, WriteFacts},
+    routes::ROUTES,
 };
 use crate::{
+    config::Durability,
     domain::{Answer, Committed, WriteContext, WriteError, write::WorkError},
     storage::{Read, StorageError, TenantScope, WriteTx, global::hot::HotReads},
     vocab::{Actor, Bookmark, Op},
@@ -19,7 +21,11 @@ use std::{
     cell::Ref,
     future::{Ready, ready},
     rc::Rc,
+    time::Duration,
 };
+
+/// Left of a request's time when a wait for another region ends.
+const LEFT_FOR_THE_ANSWER: Duration = Duration::from_millis(250);
 
 pub struct Caller {
     app: Data<App>,
@@ -112,11 +118,30 @@ impl Caller {
             ));
         };
         let committed = self.commit(&write, work, render).await?;
+        self.be_kept(&write, committed.at).await?;
         self.note(committed.at);
         if committed.replayed {
             self.app.metrics.idempotent_replays.inc();
         }
         Ok(answer(committed))
+    }
+
+    /// Waits until another region has the write too, where its route asks for it and the commit has
+    /// not waited for that already. Nothing is undone when none has it in time: the key tells later.
+    async fn be_kept(&self, write: &WriteFacts, at: Bookmark) -> Result<(), WriteError> {
+        let route = self.facts().mounted.and_then(|index| ROUTES.get(index));
+        let waited = self.app.config.failover.durability == Durability::Quorum;
+        if waited || !route.is_some_and(|route| route.kept_elsewhere) {
+            return Ok(());
+        }
+        let deadline = self.op().deadline.checked_sub(LEFT_FOR_THE_ANSWER);
+        let deadline = deadline.unwrap_or(self.op().deadline);
+        if self.app.topology.wait_elsewhere(at, deadline).await {
+            return Ok(());
+        }
+        let why = "no other region has told within the time that it has it";
+        let source = StorageError::Other(why.into());
+        Err(WriteError::OutcomeUnknown { key: write.key.clone(), source })
     }
 
     async fn commit<T>(

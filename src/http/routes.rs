@@ -22,6 +22,9 @@ pub struct Route {
     pub path: &'static str,
     pub intent: Intent,
     pub scope: Scope,
+    /// Answered only once another region has it too, whatever the cluster's durability: a failover
+    /// must not undo it.
+    pub kept_elsewhere: bool,
     handler: fn(Handler) -> Handler,
 }
 
@@ -70,13 +73,24 @@ pub const OPEN_PATHS: [&str; 9] = [
     "/openapi.json",
 ];
 
+macro_rules! kept_elsewhere {
+    () => {
+        false
+    };
+    (kept_elsewhere) => {
+        true
+    };
+}
+
 macro_rules! routes {
-    ($($method:ident $path:literal $intent:ident $scope:ident $handler:path;)+) => {
+    ($($method:ident $path:literal $intent:ident $scope:ident $handler:path
+        $(, $kept_elsewhere:ident)?;)+) => {
         [$(Route {
             method: Method::$method,
             path: $path,
             intent: Intent::$intent,
             scope: Scope::$scope,
+            kept_elsewhere: kept_elsewhere!($($kept_elsewhere)?),
             handler: |route| route.to($handler),
         }),+]
     };
@@ -97,7 +111,7 @@ pub static ROUTES: [Route; 14] = routes! {
     GET    "/v1/admin/keys"                               Read  Admin admin::keys::list;
     POST   "/v1/admin/keys"                               Write Admin admin::keys::create;
     GET    "/v1/admin/keys/{id}"                          Read  Admin admin::keys::read;
-    DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke;
+    DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke, kept_elsewhere;
     GET    "/v1/admin/regions"                            Read  Admin admin::regions::list;
 };
 

@@ -176,6 +176,24 @@ impl Topology {
         }
     }
 
+    /// Waits until another region tells that its replica has come to `at`, at most until `deadline`.
+    /// `true` at once where there is no other. Cancellation-safe.
+    pub async fn wait_elsewhere(&self, at: Bookmark, deadline: Instant) -> bool {
+        let mut snapshots = self.subscribe();
+        let kept = snapshots.wait_for(|snapshot| {
+            let has = |peer: &Peer| {
+                let Some(report) = &peer.report else { return false };
+                // A position of another epoch says nothing about this log.
+                let come_to = report.position.filter(|come_to| come_to.epoch == at.epoch);
+                report.role == Some(Role::Replica)
+                    && report.quarantine.is_none()
+                    && come_to.is_some_and(|come_to| come_to.lsn >= at.lsn)
+            };
+            snapshot.peers.is_empty() || snapshot.peers.values().any(has)
+        });
+        matches!(tokio::time::timeout_at(deadline.into(), kept).await, Ok(Ok(_)))
+    }
+
     /// This region's database was seen at `at`, by a read or a commit: it has come at least so far.
     /// Saves the next request with that bookmark a wait for the position loop.
     pub fn note_position(&self, at: Bookmark) {

@@ -200,3 +200,27 @@ async fn a_wait_ends_at_its_deadline() {
     let soon = crate::vocab::SystemClock.monotonic() + Duration::from_millis(5);
     assert_eq!(topology.wait(mark, soon).await, Waited::NotInTime);
 }
+
+#[tokio::test]
+async fn a_write_is_kept_elsewhere_once_a_replica_of_its_epoch_has_come_to_it() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let us = region("us-east-1");
+    let at = Bookmark { epoch: Epoch::new(2).unwrap(), lsn: Lsn::new(50) };
+    let past = clock.monotonic();
+    assert!(!topology.wait_elsewhere(at, past).await, "not heard of");
+    let told = async |role, lsn, epochs: &[(u32, u64)], quarantine: Option<&str>| {
+        let mut peer = peer(role, lsn, epochs, clock.monotonic());
+        peer.report.as_mut().unwrap().quarantine = quarantine.map(str::to_owned);
+        topology.publish_peer(&us, peer);
+        topology.wait_elsewhere(at, past).await
+    };
+    let both = [(1, 0), (2, 40)];
+    assert!(!told(Role::Replica, 49, &both, None).await);
+    assert!(!told(Role::Replica, 99, &[(1, 0)], None).await, "another log");
+    assert!(!told(Role::Primary, 99, &both, None).await, "not a copy of this one");
+    assert!(!told(Role::Replica, 99, &both, Some("forked off")).await);
+    assert!(told(Role::Replica, 50, &both, None).await);
+    let alone = Topology::new(us, [], Duration::from_secs(3), LeaseConfig::default(), clock);
+    assert!(alone.wait_elsewhere(at, past).await, "there is nowhere else");
+}

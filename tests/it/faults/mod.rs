@@ -49,7 +49,10 @@ macro_rules! trials {
 pub fn trials() -> Vec<Trial> {
     trials! {
         run_alone breaker::{it_opens_is_told_and_closes_soon_after_the_link_heals}
-        run quorum::{a_write_that_no_second_region_has_is_not_acknowledged}
+        run quorum::{
+            a_write_that_no_second_region_has_is_not_acknowledged,
+            a_revocation_that_no_second_region_has_is_not_acknowledged,
+        }
         run envelope::{
             a_forwarded_request_is_believed_only_as_it_was_sealed,
             the_public_listener_knows_no_envelope,

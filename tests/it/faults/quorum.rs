@@ -1,4 +1,5 @@
-//! With durability `quorum`, an acknowledged write is on the disk of a second region.
+//! With durability `quorum`, an acknowledged write is on the disk of a second region; the end of a
+//! key is with any.
 
 use super::{now, since};
 use crate::harness::{self, AP, Cluster, EU, SOON, US, eventually};
@@ -51,6 +52,44 @@ pub async fn a_write_that_no_second_region_has_is_not_acknowledged() -> anyhow::
         let items = caller.items(US, COLLECTION, "").await?;
         ensure!(items.len() == 3, "{items:?}");
         Ok(())
+    })
+    .await
+}
+
+pub async fn a_revocation_that_no_second_region_has_is_not_acknowledged() -> anyhow::Result<()> {
+    let shape = |spec: &mut Spec| {
+        shape(spec);
+        spec.durability = Durability::Async;
+    };
+    harness::own("revocation", shape, async |cluster| {
+        let mut caller = cluster.caller();
+        let wanted = json!({ "name": "to be ended", "scopes": ["read"], "days": 1 });
+        let made = caller.ask(US, Method::POST, "/v1/admin/keys").json(&wanted).send().await?;
+        let made = made.wants(201)?.json();
+        let path = format!("/v1/admin/keys/{}", made["id"].as_str().context("id")?);
+        let revoke = async || {
+            let mut caller = cluster.caller();
+            let ask = caller.ask(US, Method::DELETE, &path);
+            ask.header("idempotency-key", "none").send().await
+        };
+        let postgres = |region: &str| format!("{region}/postgres").parse::<Target>();
+        for region in [EU, AP] {
+            cluster.lab.kill(&postgres(region)?).await?;
+        }
+        create(cluster, "others").await?.wants(201).context("other writes do not wait")?;
+        let unknown = revoke().await?.wants_problem(503, "outcome-unknown")?;
+        ensure!(unknown.header("location") == Some("/v1/writes/none"), "{unknown}");
+        // It has ended here; that it stays so is what is not known.
+        ensure!(outcome(cluster).await? == "committed");
+        for region in [EU, AP] {
+            cluster.lab.restart(&postgres(region)?).await?;
+        }
+        eventually("a second region has it", SOON, async || match revoke().await {
+            Ok(answer) if answer.status == 204 => Ok(()),
+            Ok(answer) => Err(answer.to_string()),
+            Err(error) => Err(format!("{error:#}")),
+        })
+        .await
     })
     .await
 }
