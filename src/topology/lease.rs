@@ -85,8 +85,7 @@ pub enum Verdict {
     Taken { epoch: Epoch, region: Region, left_ms: u64 },
     /// A later epoch is known here, or promised. The asker is no longer the primary.
     Outranked { epoch: Epoch },
-    /// This region has not promised the asker's epoch, and its database has no row of it, or does not
-    /// answer.
+    /// This region has not promised the asker's epoch, and has not seen it in its database.
     Unheard,
     /// The asker counts another term than this region.
     OtherTerm { term_ms: u64 },
@@ -139,7 +138,7 @@ pub enum Promised {
 /// What this region knows of epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// The latest that its database has a row of; `None` while it does not answer.
+    /// The latest that its database was seen to have a row of; `None` before it was seen.
     pub written: Option<Epoch>,
     /// The latest that it has heard of, in its database or from a peer.
     pub heard: Option<Epoch>,

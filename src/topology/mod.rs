@@ -93,6 +93,7 @@ impl Topology {
         let snapshot = Snapshot {
             region,
             own: None,
+            written: None,
             peers,
             lag: None,
             lease: None,
@@ -296,6 +297,7 @@ impl Topology {
         }
         let heard_after = now.checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
+            snapshot.written = snapshot.written.max(own.as_ref().map(Own::epoch));
             snapshot.own = own;
             snapshot.age(&tracker, heard_after);
         });

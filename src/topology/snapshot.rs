@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub region: Region,
     /// This region's own database; `None` while it does not answer.
     pub own: Option<Own>,
+    /// The newest epoch that this region's database was ever seen to have a row of.
+    pub written: Option<Epoch>,
     /// Every other region.
     pub peers: BTreeMap<Region, Peer>,
     /// How old a local read can be; `None` while that cannot be told.
@@ -158,7 +160,7 @@ impl Snapshot {
     #[must_use]
     pub fn epoch_highest(&self) -> Option<Epoch> {
         let peers = self.peers.values().filter_map(|peer| peer.report.as_ref()?.epoch());
-        self.own.as_ref().map(Own::epoch).into_iter().chain(peers).max()
+        self.written.into_iter().chain(peers).max()
     }
 
     /// Works out the lag anew.

@@ -64,6 +64,7 @@ fn reigning() -> (Sight, InstanceRow) {
     let until = own.asked_at + Duration::from_secs(2);
     snapshot.lease = Some(Lease { epoch: Epoch::FIRST, until });
     snapshot.majority_heard = true;
+    snapshot.written = Some(own.epoch());
     snapshot.own = Some(own);
     let row = InstanceRow {
         in_recovery: false,

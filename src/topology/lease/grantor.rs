@@ -106,7 +106,7 @@ impl Grantor {
 
     fn known(&self) -> Known {
         self.topology.look(|snapshot: &Snapshot| Known {
-            written: snapshot.own.as_ref().map(|own| own.epoch()),
+            written: snapshot.written,
             heard: snapshot.epoch_highest(),
         })
     }

@@ -78,7 +78,8 @@ pub async fn reads_go_on_without_the_primary_and_writes_soon_after_it_is_back() 
         let shots = load.end().await;
         load::none_failed(&shots, |shot| {
             let early = shot.ended < cut_at || shot.began > healed_at + WRITES_AGAIN;
-            shot.kind == Kind::Create && shot.region != US && !early
+            // Cut off, the primary takes none either once its lease has run out.
+            shot.kind == Kind::Create && !early
         })?;
         load::told_the_truth(cluster, &shots).await?;
         load::in_time(shots.iter())
