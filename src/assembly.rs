@@ -6,7 +6,7 @@ mod replayer;
 use crate::{
     config::Config,
     domain::upkeep::{PrimaryIn, UpkeepLoop},
-    failover::{Clerk, KeeperLoop, RegionAnswers},
+    failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
     http::{App, Servers, limits::Limiter, openapi, routes},
     identity::Resolver,
     lifecycle::Lifecycle,
@@ -104,6 +104,7 @@ impl Process {
         refuse_old_schema(&self.app).await?;
         start_loops(&self.app, &self.grantor)?;
         keep(&self.app, self.grantor.clone(), Arc::clone(&self.control));
+        take_over(&self.app)?;
         let [public, internal, ops] = self.servers.handles();
         let draining = self.lifecycle.draining().clone();
         self.lifecycle.spawn("servers.stop", async move {
@@ -187,6 +188,24 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
             WatcherLoop::new(peer.clone(), &app.config, client, topology, heard, again)
         });
     }
+    Ok(())
+}
+
+/// Takes over by itself when the settings say so.
+fn take_over(app: &Arc<App>) -> anyhow::Result<()> {
+    let config = &app.config;
+    if !config.failover.automatic {
+        return Ok(());
+    }
+    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let listeners = config.regions.iter();
+    let listeners = listeners.map(|(region, at)| (region.clone(), at.internal_url.clone()));
+    let cluster = Arc::new(Cluster::new(client, app.sealer.clone(), listeners));
+    let app = Arc::clone(app);
+    app.loops.clone().start(AutomaticLoop::schedule(), Activator::new(), move || {
+        let (topology, config) = (app.topology.clone(), app.config.failover.clone());
+        AutomaticLoop::new(topology, Arc::clone(&cluster), config)
+    });
     Ok(())
 }
 

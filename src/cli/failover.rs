@@ -4,13 +4,21 @@
 use super::{Misused, Output, Refused, Target, block_on, status};
 use crate::{
     config::Config,
-    failover::{self, Cluster, Move, Plan, Progress, Report, Run, Sight, Stopped, rejoin},
+    failover::{
+        self, Cluster, Move, Plan, Progress, Report, Run, Sight, Stopped,
+        ledger::{Lost, write_lines},
+        rejoin,
+        replay::Tally,
+    },
     topology::{probe::peer_client, seal::Sealer},
-    vocab::{Op, OpKind, Region},
+    vocab::{Epoch, Op, OpKind, Region},
 };
+use anyhow::Context as _;
 use serde::Serialize;
 use std::{
+    fs::File,
     io::{IsTerminal as _, Write as _},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -72,11 +80,20 @@ pub struct Promote {
 #[command(after_help = "\
 Example: godwit rejoin us-east-1
 
-Keeps a copy of what its log had, goes back to where its epoch ended (pg_rewind, or a fresh copy), and
-follows the primary.")]
+         godwit rejoin us-east-1 --replay
+
+Lists the writes that it acknowledged and no other region has, in a file and on the new primary, whose
+clients are told of them; keeps a copy of what its log had; goes back to where its epoch ended (pg_rewind,
+or a fresh copy); and follows the primary.")]
 pub struct Rejoin {
     #[command(flatten)]
     common: Common,
+    /// Where the writes are listed that it alone had, one JSON document a line
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Carry them out again on the primary, in their order; what no longer fits is kept aside
+    #[arg(long)]
+    replay: bool,
 }
 
 impl Switchover {
@@ -122,6 +139,10 @@ impl Common {
     /// Asks on a terminal. Elsewhere there is nobody to ask.
     fn confirm(&self, what: &str) -> anyhow::Result<()> {
         if self.yes {
+            if self.progress || std::io::stderr().is_terminal() {
+                // Whoever reads along may have gone.
+                let _ = write!(std::io::stderr(), "{what}");
+            }
             return Ok(());
         }
         let stdin = std::io::stdin();
@@ -160,11 +181,15 @@ struct Rejoined {
     region: Region,
     primary: Region,
     told: String,
+    /// Writes that it alone had; null when its journal was not read.
+    lost: Option<usize>,
+    ledger: Option<PathBuf>,
+    replayed: Option<Tally>,
 }
 
 impl Rejoin {
     pub fn run(self) -> anyhow::Result<()> {
-        let Self { common } = self;
+        let Self { common, ledger, replay } = self;
         let config = common.target.load()?;
         let agent_max = Duration::from_secs(config.failover.agent_seconds_max + 10);
         let op = Op::system(OpKind::Command, BUDGET + 5 * agent_max);
@@ -178,13 +203,80 @@ impl Rejoin {
                 return common.output.print(&what, Clone::clone);
             }
             common.confirm(&what)?;
-            let told = rejoin::go_back(&cluster, region, &primary, agent_max, &op).await;
-            let told = told.map_err(self::told)?;
-            let rejoined = Rejoined { region: region.clone(), primary, told };
-            common
-                .output
-                .print(&rejoined, |it| format!("{} follows {}: {}", it.region, it.primary, it.told))
+            let mut file = None;
+            let keep = |epoch: Epoch, lost: &[Lost]| {
+                if lost.is_empty() {
+                    return Ok(());
+                }
+                let usual = || format!("lost-{region}-epoch-{epoch}.ndjson").into();
+                let path = ledger.clone().unwrap_or_else(usual);
+                let written = File::create(&path).and_then(|to| write_lines(lost, to));
+                written.map_err(|error| {
+                    Stopped::Failed(format!("{} cannot be written: {error}", path.display()))
+                })?;
+                file = Some(path);
+                Ok(())
+            };
+            let back = rejoin::go_back(&cluster, region, &primary, agent_max, &op, keep).await;
+            let back = back.map_err(told)?;
+            let replayed = match (replay, back.epoch) {
+                (true, Some(epoch)) => {
+                    let asker = cluster.asker(&sight, &primary).context("no such region")?;
+                    Some(failover::replay::replay(&asker, epoch, &op, |_| ()).await?)
+                }
+                _ => None,
+            };
+            let rejoined = Rejoined {
+                region: region.clone(),
+                primary,
+                told: back.told,
+                lost: back.lost.as_ref().map(Vec::len),
+                ledger: file,
+                replayed,
+            };
+            let lost = back.lost.unwrap_or_default();
+            common.output.print(&rejoined, |rejoined| rejoined.text(&lost))
         })
+    }
+}
+
+/// Lost writes that are shown; the file has them all.
+const SHOWN_MAX: usize = 20;
+
+impl Rejoined {
+    fn text(&self, lost: &[Lost]) -> String {
+        use std::fmt::Write as _;
+        let mut text = format!("{} follows {}: {}\n", self.region, self.primary, self.told);
+        // Writing to a string does not fail.
+        if let Some(ledger) = &self.ledger {
+            let _ = writeln!(
+                text,
+                "{} writes were acknowledged and lost; {} has them all:",
+                lost.len(),
+                ledger.display()
+            );
+        } else if self.lost == Some(0) {
+            text.push_str("no acknowledged write was lost\n");
+        }
+        for Lost { record, .. } in lost.iter().take(SHOWN_MAX) {
+            let at = record.committed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            let _ = writeln!(
+                text,
+                "  {at}  {} {}  {} {}",
+                record.tenant, record.key, record.method, record.path
+            );
+        }
+        if lost.len() > SHOWN_MAX {
+            let _ = writeln!(text, "  and {} more", lost.len() - SHOWN_MAX);
+        }
+        if let Some(Tally { replayed, repeated, conflict }) = self.replayed {
+            let _ = writeln!(
+                text,
+                "carried out again: {replayed}; sent again by their clients: {repeated}; kept \
+                 aside: {conflict}"
+            );
+        }
+        text
     }
 }
 
@@ -226,7 +318,7 @@ fn refusal(region: &Region, reasons: &[String]) -> String {
 
 fn printed(plan: &Plan) -> String {
     use std::fmt::Write as _;
-    let Plan { promise, from, ends, steps, notes } = plan;
+    let Plan { promise, from, ends, steps, notes, accepts_loss: _ } = plan;
     let mut text = format!("{from} -> {}, epoch {ends} -> {}\n", promise.region, promise.epoch);
     // Writing to a string does not fail.
     for note in notes {

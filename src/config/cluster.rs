@@ -14,8 +14,8 @@ pub struct RegionConfig {
     /// Base URL that clients use; told by `godwit status`, never connected to.
     #[serde(default)]
     pub public_url: Option<String>,
-    /// How this region's Postgres reaches that one's to follow it: a libpq connection string, as a
-    /// role with REPLICATION that may also be read for `pg_rewind`. Without it a failover leaves the
+    /// How this region's Postgres reaches that one's to follow it: a libpq connection string of words
+    /// (`host=... port=... user=...`), as a role with REPLICATION that may also be read for `pg_rewind`. Without it a failover leaves the
     /// following to a person.
     #[serde(default, serialize_with = "redacted_option")]
     pub replication: Option<SecretString>,

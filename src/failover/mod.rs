@@ -5,6 +5,7 @@
 //! the regions' promises (`topology::lease`) and each region's [`KeeperLoop`], which brings its own
 //! instance to where the topology says it belongs.
 
+mod automatic;
 mod clerk;
 pub mod drill;
 pub mod execute;
@@ -16,6 +17,7 @@ mod region;
 pub mod rejoin;
 pub mod replay;
 
+pub use automatic::AutomaticLoop;
 pub use clerk::{Clerk, Replays};
 pub use execute::{Progress, Report, Run, Stopped};
 pub use keeper::KeeperLoop;

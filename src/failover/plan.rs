@@ -62,6 +62,8 @@ pub struct Plan {
     pub from: Region,
     pub ends: Epoch,
     pub steps: Vec<Step>,
+    /// A loss of acknowledged writes was accepted.
+    pub accepts_loss: bool,
     /// What whoever says yes should know.
     pub notes: Vec<String>,
 }
@@ -122,7 +124,12 @@ pub fn plan(
         Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
     };
     let View { reasons, notes, .. } = view;
-    if reasons.is_empty() { Ok(Plan { promise, from, ends, steps, notes }) } else { Err(reasons) }
+    let accepts_loss = how == Move::Promote { accept_data_loss: true };
+    if reasons.is_empty() {
+        Ok(Plan { promise, from, ends, steps, accepts_loss, notes })
+    } else {
+        Err(reasons)
+    }
 }
 
 struct View<'a> {
@@ -186,6 +193,15 @@ impl View<'_> {
                 self.ends
             ));
         }
+        // One that a move has promoted has its promise; of any other nobody knows since when it has
+        // gone its own way.
+        let promised = self.sight.pending().is_some_and(|promise| promise.region == *target);
+        if instance.role == Role::Primary && self.from != target && !promised {
+            self.reasons.push(format!(
+                "{target} was promoted outside Godwit, and has left the cluster's history: `godwit \
+                 rejoin {target}` first"
+            ));
+        }
         if let Ok(report) = &self.seen.report
             && let Some(schema) = &report.schema
             && schema.starts_with("old")
@@ -223,7 +239,8 @@ impl View<'_> {
             region: self.target.clone(),
             planned: how == Move::Switchover,
         };
-        Ok(Plan { promise, from: self.from.clone(), ends: self.ends, steps, notes })
+        let (from, ends) = (self.from.clone(), self.ends);
+        Ok(Plan { promise, from, ends, steps, accepts_loss: false, notes })
     }
 
     /// The promise that is under way for this target, or a new one.
@@ -304,11 +321,16 @@ impl View<'_> {
     fn promote(&mut self, accept_data_loss: bool, durability: Durability) -> Vec<Step> {
         let (from, target) = (self.from, self.target);
         let old = self.sight.regions.get(from);
-        if old.is_some_and(|old| old.report.as_ref().is_ok_and(|report| report.writable))
-            && from != target
-        {
+        // One that is alive, and yet cut off from the target, cannot hand over.
+        let receives = self.seen.instance.as_ref().is_ok_and(|own| own.receiving);
+        let there = |old: &Seen| {
+            let alive = |instance: &Instance| instance.role == Role::Primary;
+            old.report.as_ref().is_ok_and(|report| report.writable)
+                || (receives && old.instance.as_ref().is_ok_and(alive))
+        };
+        if old.is_some_and(there) && from != target {
             self.reasons.push(format!(
-                "{from} is the primary and takes writes: `godwit switchover {target}` loses none"
+                "{from}, the primary, is alive: `godwit switchover {target}` loses nothing"
             ));
         }
         let standbys: Vec<(&Region, &Instance)> = self.standbys().collect();
@@ -323,7 +345,7 @@ impl View<'_> {
                     other.reaches().bytes_since(own.reaches())
                 ));
             }
-            let loss = self.possible_loss(own, &standbys, durability);
+            let loss = self.possible_loss(&standbys, durability);
             if accept_data_loss {
                 notes = loss;
             } else {
@@ -349,15 +371,15 @@ impl View<'_> {
     /// `async` it need be on none.
     fn possible_loss(
         &self,
-        own: &Instance,
         standbys: &[(&Region, &Instance)],
         durability: Durability,
     ) -> Vec<String> {
-        let old = self.sight.regions.get(self.from).and_then(|old| old.instance.as_ref().ok());
-        if old.is_some_and(|old| old.read_only && own.reaches() >= old.lsn) {
-            return Vec::new();
-        }
         let from = self.from;
+        if !self.sight.regions.contains_key(from) {
+            return vec![format!(
+                "{from} is not in the settings any more: who had its writes cannot be told"
+            )];
+        }
         let standbys_all = self.sight.regions.len() - 1;
         match durability {
             Durability::Async => vec![format!(
@@ -374,4 +396,4 @@ impl View<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::failover) mod tests;

@@ -127,6 +127,18 @@ impl RegionAnswers {
     async fn carry_out(&self, order: Order, op: &Op) -> Result<Outcome, ControlError> {
         let control = &self.control;
         let done = |()| Outcome::Done;
+        let leaves = matches!(
+            order,
+            Order::Follow { .. }
+                | Order::Stop
+                | Order::Keep
+                | Order::Rewind { .. }
+                | Order::Rebuild { .. }
+        );
+        // However late such an order comes, the primary is not brought down by it.
+        if leaves && self.topology.look(|snapshot| snapshot.reign().is_some()) {
+            return Err(ControlError::Refused(format!("{} is the primary", self.region)));
+        }
         match order {
             Order::Look => {
                 let instance = self.instance(control.look().await?);
@@ -148,8 +160,7 @@ impl RegionAnswers {
             Order::Begin { promise } => {
                 self.stands(&promise, op).await?;
                 self.ours(&promise)?;
-                let others =
-                    self.topology.look(|snapshot| snapshot.peers.keys().cloned().collect());
+                let others = self.upstreams.regions().cloned().collect();
                 let beginning = Beginning {
                     epoch: promise.epoch,
                     region: self.region.clone(),

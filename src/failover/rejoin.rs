@@ -2,6 +2,7 @@
 
 use super::{
     execute::Stopped,
+    ledger::{self, Lost},
     observe::{Cluster, Sight, order},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         control::{Instance, Order, Outcome},
         probe::Asker,
     },
-    vocab::{EpochStart, Op, Region},
+    vocab::{Epoch, EpochStart, Op, Region},
 };
 use std::time::Duration;
 
@@ -19,6 +20,17 @@ const SOON: Duration = Duration::from_secs(10);
 /// Longest wait for it to stream once it follows.
 const STREAMS: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How a region came back.
+#[derive(Debug)]
+pub struct Back {
+    pub told: String,
+    /// The epoch that it had gone on in, when it had.
+    pub epoch: Option<Epoch>,
+    /// What it alone had committed, noted on the new primary. `None` when there was no journal to be
+    /// read: it had not diverged, or its Postgres is down.
+    pub lost: Option<Vec<Lost>>,
+}
 
 /// What a region needs to be a replica of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +75,8 @@ async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
     }
 }
 
-/// Brings `region` back as a replica of `primary`, from wherever a run before has left it.
+/// Brings `region` back as a replica of `primary`, from wherever a run before has left it. What it
+/// alone has is listed, by `keep`, before anything is done that could lose it.
 ///
 /// # Errors
 /// See [`Stopped`].
@@ -73,19 +86,23 @@ pub async fn go_back(
     primary: &Region,
     agent_max: Duration,
     op: &Op,
-) -> Result<String, Stopped> {
+    keep: impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>,
+) -> Result<Back, Stopped> {
     let sight: Sight = cluster.observe(op).await;
     let epochs = sight.epochs_of(primary);
     let Some(asker) = cluster.asker(&sight, region) else {
         return Err(Stopped::Failed(format!("{region} is not one of the regions")));
     };
     let mut found = look(&asker, op).await;
-    if found.is_err() {
-        // Stopped by a run before, or by nobody. One that was being rewound refuses to start.
+    if let Err(why) = &found {
+        // Stopped by a run before, or by nobody. One that was being rewound refuses to start; one
+        // that runs and cannot be looked at must not be taken for it.
+        let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
         if order(&asker, Order::Start, agent_max, op).await.is_ok() {
-            found = look(&asker, op).await;
+            found = Ok(look(&asker, op).await.map_err(|_| Stopped::Failed(why))?);
         }
     }
+    let (mut epoch, mut lost) = (None, None);
     let stands = standing(found.as_ref().map_err(String::as_str), primary, &epochs);
     let told = match stands {
         Standing::Follows => "it follows already".to_owned(),
@@ -94,6 +111,12 @@ pub async fn go_back(
             "it follows again".to_owned()
         }
         Standing::Diverged | Standing::Down => {
+            epoch = found.as_ref().ok().and_then(Instance::epoch);
+            if let Some(epoch) = epoch {
+                let found = lost_writes(cluster, &sight, &asker, primary, epoch, op).await?;
+                keep(epoch, &found)?;
+                lost = Some(found);
+            }
             order(&asker, Order::Stop, agent_max, op).await?;
             let kept = match order(&asker, Order::Keep, agent_max, op).await? {
                 Outcome::Kept { place } => place,
@@ -115,7 +138,23 @@ pub async fn go_back(
         }
     };
     streams(&asker, primary, op).await?;
-    Ok(told)
+    Ok(Back { told, epoch, lost })
+}
+
+/// What the region committed in `epoch` and the primary has not got.
+async fn lost_writes(
+    cluster: &Cluster,
+    sight: &Sight,
+    old: &Asker,
+    primary: &Region,
+    epoch: Epoch,
+    op: &Op,
+) -> Result<Vec<Lost>, Stopped> {
+    let new = cluster.asker(sight, primary);
+    let new = new.ok_or_else(|| Stopped::Failed(format!("{primary} is not one of the regions")))?;
+    ledger::collect(old, &new, epoch, op).await.map_err(|error| {
+        Stopped::Failed(format!("what {} alone has cannot be listed: {error}", old.region()))
+    })
 }
 
 async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {

@@ -113,11 +113,10 @@ impl StorageError {
             "22P05" | "22P02" | "22021" | "22003" | "22008" | "22032" | "54000" | "54001" => {
                 Self::InvalidData("the request")
             }
-            // Shutting down, crashed, starting up, out of connections; or the connection was ended
+            // Shutting down, crashed, starting up, out of connections, of memory or of disk; or the connection was ended
             // because its transaction stood still for too long, as when a side of it is frozen.
-            "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "25P03" | "25P04" => {
-                Self::Unavailable(cause)
-            }
+            "57P01" | "57P02" | "57P03" | "57P05" | "53100" | "53200" | "53300" | "25P03"
+            | "25P04" => Self::Unavailable(cause),
             class if class.starts_with("08") => Self::Unavailable(cause),
             _ => Self::Other(cause),
         }

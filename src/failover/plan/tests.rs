@@ -14,7 +14,7 @@ fn epoch(number: u32) -> Epoch {
 }
 
 /// us-east-1 is the primary of epoch 1 at 1000, the others have all of it.
-fn all_well() -> Sight {
+pub fn all_well() -> Sight {
     let seen = |name: &str| {
         let primary = name == "us-east-1";
         let role = if primary { Role::Primary } else { Role::Replica };
@@ -59,20 +59,20 @@ fn all_well() -> Sight {
 }
 
 impl Sight {
-    fn seen(&mut self, name: &str) -> &mut Seen {
+    pub fn seen(&mut self, name: &str) -> &mut Seen {
         self.regions.get_mut(&at(name)).unwrap()
     }
     fn of(&mut self, name: &str) -> &mut Instance {
         self.seen(name).instance.as_mut().unwrap()
     }
     /// Nothing of that region answers.
-    fn gone(mut self, name: &str) -> Self {
+    pub fn gone(mut self, name: &str) -> Self {
         let seen = self.seen(name);
         seen.report = Err("no answer".into());
         seen.instance = Err("no answer".into());
         self
     }
-    fn received(mut self, name: &str, lsn: u64) -> Self {
+    pub fn received(mut self, name: &str, lsn: u64) -> Self {
         let instance = self.of(name);
         (instance.lsn, instance.received) = (Lsn::new(lsn), Some(Lsn::new(lsn)));
         self
@@ -136,13 +136,31 @@ fn without_the_answers_that_make_it_certain_a_loss_must_be_accepted() {
     half.seen("ap-south-1").instance = Err("its database is down".into());
     refuses(&half, "eu-west-1", LOSSLESS, Durability::Quorum, "1 of 2 replicas can be read");
     planned(&half, "eu-west-1", AT_ANY_PRICE, Durability::Quorum);
-    // A fenced primary whose end is known, and reached, has nothing more.
+    // Taken out of the settings, it takes with it how many had its writes.
+    let mut smaller = sight;
+    smaller.regions.remove(&at("us-east-1"));
+    refuses(&smaller, "eu-west-1", LOSSLESS, Durability::Quorum, "not in the settings");
+}
+
+#[test]
+fn a_primary_that_is_fenced_hands_over() {
     let mut fenced = all_well();
     fenced.of("us-east-1").read_only = true;
     fenced.seen("us-east-1").report.as_mut().unwrap().writable = false;
-    planned(&fenced, "eu-west-1", LOSSLESS, Durability::Async);
-    fenced.of("us-east-1").lsn = Lsn::new(1_001);
-    refuses(&fenced, "eu-west-1", LOSSLESS, Durability::Async, "--accept-data-loss");
+    refuses(&fenced, "eu-west-1", AT_ANY_PRICE, Durability::Async, "godwit switchover eu-west-1");
+    planned(&fenced, "eu-west-1", Move::Switchover, Durability::Async);
+    // Cut off from the target, it cannot.
+    fenced.of("eu-west-1").receiving = false;
+    planned(&fenced, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+}
+
+#[test]
+fn one_that_was_promoted_by_hand_is_not_taken_for_one_that_a_move_promoted() {
+    let mut sight = all_well();
+    sight.of("eu-west-1").role = Role::Primary;
+    refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "outside Godwit");
+    let sight = sight.gone("us-east-1");
+    refuses(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Quorum, "outside Godwit");
 }
 
 #[test]

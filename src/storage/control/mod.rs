@@ -105,8 +105,8 @@ pub trait DatabaseControl: Send + Sync + 'static {
     fn follow<'a>(&'a self, upstream: &'a Upstream) -> Acting<'a, ()>;
     /// Makes a commit wait for one of `regions`; for nobody when there are none.
     fn wait_for<'a>(&'a self, regions: &'a [Region]) -> Acting<'a, ()>;
-    /// Has a slot for each of these regions and no other of ours; on a standby, as far as each is
-    /// known to have come.
+    /// Has a slot for each of these regions; on a standby, as far as each is known to have come. A slot
+    /// of a region that is no longer one is left to a person.
     fn keep_slots<'a>(&'a self, wanted: &'a [(Region, Option<Lsn>)]) -> Acting<'a, u64>;
     fn stop(&self) -> Acting<'_, ()>;
     fn start(&self) -> Acting<'_, ()>;

@@ -1,0 +1,136 @@
+//! Automatic failover, off unless `failover.automatic` says so: when a majority of regions has not
+//! known a primary for `failover.after_ms`, the furthest replica's own region promotes it, by the same
+//! plan as a person would.
+
+use super::{
+    execute::{Run, Stopped},
+    observe::{Cluster, Sight},
+    plan::{Move, plan},
+};
+use crate::{
+    config::FailoverConfig,
+    loops::{Loop, Schedule, Tick},
+    topology::{PrimaryAt, Role, Topology, lease::majority},
+    vocab::{Op, Region},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub struct AutomaticLoop {
+    region: Region,
+    topology: Topology,
+    cluster: Arc<Cluster>,
+    config: FailoverConfig,
+    /// Since when this process knows of no primary.
+    missed_since: Option<Instant>,
+}
+
+impl AutomaticLoop {
+    #[must_use]
+    pub fn new(topology: Topology, cluster: Arc<Cluster>, config: FailoverConfig) -> Self {
+        let region = topology.look(|snapshot| snapshot.region.clone());
+        Self { region, topology, cluster, config, missed_since: None }
+    }
+
+    #[must_use]
+    pub const fn schedule() -> Schedule {
+        Schedule { interval: Duration::from_secs(1), pass_max: Duration::from_secs(180) }
+    }
+}
+
+/// The region that is to take over, when a majority knows of no primary: the furthest replica of the
+/// newest epoch, and of several the first by name, so that all who look choose the same. Pure.
+#[must_use]
+pub fn successor(sight: &Sight) -> Option<Region> {
+    let missing = sight.regions.values().filter_map(|seen| seen.report.as_ref().ok());
+    let missing = missing.filter(|report| report.primary.is_none()).count();
+    if missing < majority(sight.regions.len()) {
+        return None;
+    }
+    let current = sight.current()?.epoch;
+    let fit = sight.regions.iter().filter_map(|(region, seen)| {
+        let instance = seen.instance.as_ref().ok()?;
+        let fit = instance.role == Role::Replica && instance.epoch() == Some(current);
+        fit.then(|| (instance.reaches(), region))
+    });
+    // Of equals the last is taken: the first by name.
+    let furthest = fit.rev().max_by_key(|(reaches, _)| *reaches);
+    furthest.map(|(_, region)| region.clone())
+}
+
+impl Loop for AutomaticLoop {
+    const NAME: &'static str = "failover.automatic";
+
+    async fn tick(&mut self, op: &Op) -> Tick {
+        let now = op.clock.monotonic();
+        let known = matches!(self.topology.primary(), PrimaryAt::Here(_) | PrimaryAt::Peer(..));
+        self.missed_since = self.missed_since.or(Some(now)).filter(|_| !known);
+        let Some(since) = self.missed_since else { return Tick::Idle };
+        if now.saturating_duration_since(since) < Duration::from_millis(self.config.after_ms) {
+            return Tick::Waiting("no primary is known; it may come back".into());
+        }
+        let sight = self.cluster.observe(op).await;
+        match successor(&sight) {
+            Some(region) if region == self.region => {}
+            Some(region) => return Tick::Waiting(format!("{region} is to take over").into()),
+            None => return Tick::Waiting("no majority misses the primary".into()),
+        }
+        let how = Move::Promote { accept_data_loss: self.config.accept_data_loss };
+        let planned = match plan(&sight, &self.region, how, self.config.durability) {
+            Ok(planned) => planned,
+            Err(reasons) => return Tick::Waiting(reasons.join("; ").into()),
+        };
+        tracing::warn!(epoch = planned.promise.epoch.get(), "taking over: the primary is gone");
+        let agent_max = Duration::from_secs(self.config.agent_seconds_max);
+        let run = Run::new(&self.cluster, &sight, &planned, agent_max, op);
+        match run.carry_out(|_| ()).await {
+            Ok(report) => {
+                tracing::warn!(took_ms = report.took_ms, "this region is the primary now");
+                self.missed_since = None;
+                Tick::Worked(1)
+            }
+            Err(Stopped::Refused(why) | Stopped::Failed(why)) => {
+                tracing::warn!(reason = %why, "could not take over");
+                Tick::Waiting(why.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::plan::tests::all_well, *};
+
+    fn without_a_primary(regions: &[&str]) -> Sight {
+        let mut sight = all_well().gone("us-east-1");
+        for region in regions {
+            sight.seen(region).report.as_mut().unwrap().primary = None;
+        }
+        sight
+    }
+
+    fn chosen(sight: &Sight) -> Option<String> {
+        successor(sight).map(|region| region.to_string())
+    }
+
+    #[test]
+    fn nobody_takes_over_unless_a_majority_misses_the_primary() {
+        assert_eq!(chosen(&all_well()), None);
+        assert_eq!(chosen(&without_a_primary(&["eu-west-1"])), None);
+        let both = without_a_primary(&["eu-west-1", "ap-south-1"]);
+        assert_eq!(chosen(&both).as_deref(), Some("ap-south-1"));
+    }
+
+    #[test]
+    fn the_furthest_takes_over() {
+        let both = without_a_primary(&["eu-west-1", "ap-south-1"]);
+        let further = both.clone().received("eu-west-1", 1_001);
+        assert_eq!(chosen(&further).as_deref(), Some("eu-west-1"));
+        // One whose database cannot be read is none to choose.
+        let mut unread = further;
+        unread.seen("eu-west-1").instance = Err("down".into());
+        assert_eq!(chosen(&unread).as_deref(), Some("ap-south-1"));
+    }
+}
