@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for an answer to an order that takes moments.
 const SOON: Duration = Duration::from_secs(10);
+/// Longest wait for a region's promise: those that answer must not wait long for one that is gone.
+const PROMISE: Duration = Duration::from_millis(1_000);
 /// Longest promotion: all that was received is replayed.
 const PROMOTION: Duration = Duration::from_secs(70);
 /// Longest wait for the target to have all that the old primary has.
@@ -215,7 +217,7 @@ impl<'a> Run<'a> {
             let asked = self.sight.regions.keys().map(async |region| {
                 let Ok(asker) = self.asker(region) else { return (region, Err("unknown".into())) };
                 let question = Question::Promise(wanted.clone());
-                let answer = match asker.ask(question, Duration::from_secs(3), self.op).await {
+                let answer = match asker.ask(question, PROMISE, self.op).await {
                     Ok(Answer::Promise(answer)) => Ok(answer),
                     Ok(Answer::Failed { reason }) => Err(reason),
                     Ok(_) => Err("it answered another question".to_owned()),

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Longest wait for a region to tell of itself: a first connection over the longest link, and a look
 /// at its database.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The regions of a cluster, and how their processes are asked.
 pub struct Cluster {

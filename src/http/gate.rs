@@ -49,15 +49,19 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
         Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
             let (to, asked) = (Some((to, epoch)), request.request().clone());
-            match hold::carry(&app, route, &state, &asked, to, &bearer, &body, None).await {
+            match hold::carry(&app, &state, &asked, to, &bearer, &body, None).await {
                 Ok(Carried::Answered(answer)) => request.into_response(answer),
-                Ok(Carried::Here) => match take_in(&app, route, &state, &mut request, &body) {
-                    Ok(()) => {
-                        let response = next.call(request).await?;
-                        after(&app, route, &state, bearer, body, response).await
+                Ok(Carried::Here { unknown }) => {
+                    match take_in(&app, route, &state, &mut request, &body) {
+                        Ok(()) => {
+                            let response = next.call(request).await?;
+                            let response = after(&app, route, &state, bearer, body, response).await;
+                            still_unknown(&state, unknown, response)
+                        }
+                        Err(_) if unknown => request.error_response(self::unknown(&state)),
+                        Err(problem) => request.error_response(problem),
                     }
-                    Err(problem) => request.error_response(problem),
-                },
+                }
                 Err(problem) => request.error_response(unfenced(problem)),
             }
         }
@@ -114,7 +118,7 @@ async fn after(
 ) -> ServiceResponse<BoxBody> {
     let response = still(app, route, state, response).await;
     let Some(problem) = problem_of(&response) else { return response };
-    if route.is_write() && hold::is_worth_holding(app, state, route, problem) {
+    if route.is_write() && hold::is_worth_holding(app, problem) {
         let before = match problem.kind() {
             Kind::OutcomeUnknown => unknown(state),
             _ => unfenced(Problem::new(problem.kind(), "The primary is moving.")),
@@ -122,11 +126,12 @@ async fn after(
         let request = response.request().clone();
         state.facts.borrow_mut().answered = Some(Answered::Forwarded);
         let before = Some(before);
-        let carried = hold::carry(app, route, state, &request, None, &bearer, &body, before).await;
+        let carried = hold::carry(app, state, &request, None, &bearer, &body, before).await;
         return match carried {
             Ok(Carried::Answered(answer)) => response.into_response(answer),
             // Held by this process all along: its next attempt is the client's.
-            Ok(Carried::Here) => response.error_response(no_primary()),
+            Ok(Carried::Here { unknown: false }) => response.error_response(no_primary()),
+            Ok(Carried::Here { unknown: true }) => response.error_response(unknown(state)),
             Err(problem) => response.error_response(unfenced(problem)),
         };
     }
@@ -134,6 +139,18 @@ async fn after(
         return response.error_response(no_primary());
     }
     instead_of_a_dead_replica(app, route, state, bearer, response).await
+}
+
+/// What was sent elsewhere before, and may have been carried out, is not undone by a failure here.
+fn still_unknown(
+    state: &RequestState,
+    unknown: bool,
+    response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
+    if unknown && response.status().is_server_error() {
+        return response.error_response(self::unknown(state));
+    }
+    response
 }
 
 fn no_primary() -> Problem {

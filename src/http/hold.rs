@@ -1,5 +1,5 @@
-//! Held: a write, or a strong read, that met a primary which is moving, or none just now, waits for
-//! the next one instead of failing.
+//! Held: what needs the primary and met one that is moving, or none just now, waits for the next one
+//! instead of failing.
 //!
 //! What had no effect is carried to the new primary as if it came now. What may have had one is too:
 //! every write has a key, so the new primary either finds its record or carries it out. A write of
@@ -11,10 +11,9 @@ use super::{
     hop,
     problem::{Kind, Problem},
     request::RequestState,
-    routes::Route,
 };
 use crate::{
-    routing::{Consistency, PrimaryView, envelope::Bearer},
+    routing::{PrimaryView, envelope::Bearer},
     topology::PrimaryAt,
     vocab::{Epoch, Region},
 };
@@ -27,17 +26,16 @@ const LEFT_FOR_THE_HOP: Duration = Duration::from_millis(500);
 /// How a request that is carried ended.
 pub enum Carried {
     Answered(HttpResponse),
-    /// This region has become the primary: it is to be carried out here.
-    Here,
+    /// This region has become the primary: it is to be carried out here. An attempt elsewhere may
+    /// have been carried out too, when it is `unknown`.
+    Here {
+        unknown: bool,
+    },
 }
 
 /// Whether another primary could do what this one has not: it is moving, or no longer one.
 #[must_use]
-pub fn is_worth_holding(app: &App, state: &RequestState, route: &Route, problem: &Problem) -> bool {
-    let strong = state.facts.borrow().consistency == Consistency::Strong;
-    if !route.is_write() && !strong {
-        return false;
-    }
+pub fn is_worth_holding(app: &App, problem: &Problem) -> bool {
     match problem.kind() {
         Kind::Fenced => true,
         Kind::NoPrimary | Kind::Unavailable | Kind::OutcomeUnknown => is_moving(app),
@@ -68,10 +66,8 @@ pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Op
 ///
 /// # Errors
 /// The last attempt's; an unknown outcome stays one unless an answer settles it.
-#[expect(clippy::too_many_arguments, reason = "what makes a hop, and where it begins")]
 pub async fn carry(
     app: &App,
-    route: &Route,
     state: &RequestState,
     request: &HttpRequest,
     mut to: Option<(Region, Epoch)>,
@@ -84,7 +80,12 @@ pub async fn carry(
         let asked_at = app.clock.monotonic();
         if let Some((region, epoch)) = to.take() {
             let (bearer, body) = (bearer.clone(), body.clone());
-            let answer = hop::carry(app, state, request, &region, epoch, bearer, body).await;
+            let hop = hop::carry(app, state, request, &region, epoch, bearer, body);
+            let answer = tokio::select! {
+                answer = hop => answer,
+                // It need not be waited for: whatever it does now is not the cluster's.
+                () = app.topology.is_deposed(epoch) => Err(left(state)),
+            };
             let problem = match answer {
                 Ok(answer) => match before.filter(unknown) {
                     // It tells of this attempt, not of the one before.
@@ -93,19 +94,27 @@ pub async fn carry(
                 },
                 Err(problem) => before.filter(unknown).unwrap_or(problem),
             };
-            if !is_worth_holding(app, state, route, &problem) {
+            if !is_worth_holding(app, &problem) {
                 return Err(problem);
             }
             before = Some(problem);
         }
         match next_primary(app, state, asked_at).await {
             Some(PrimaryView::Peer(region, epoch)) => to = Some((region, epoch)),
-            // An outcome that is unknown is asked for at the primary, wherever that is: see `gate`.
-            Some(PrimaryView::Here(_)) if !before.as_ref().is_some_and(unknown) => {
-                return Ok(Carried::Here);
+            Some(PrimaryView::Here(_)) => {
+                let unknown = before.as_ref().is_some_and(unknown);
+                return Ok(Carried::Here { unknown });
             }
             _ => return Err(before.unwrap_or_else(none)),
         }
+    }
+}
+
+/// Of an attempt that was given up because its primary is none any more.
+fn left(state: &RequestState) -> Problem {
+    match &state.facts.borrow().write {
+        Some(write) => Problem::outcome_unknown(write.key.as_str()),
+        None => Problem::new(Kind::Fenced, "The primary has moved."),
     }
 }
 

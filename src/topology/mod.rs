@@ -246,6 +246,13 @@ impl Topology {
         seen && self.primary() == PrimaryAt::Here(epoch)
     }
 
+    /// Waits until an epoch after this one is known of.
+    pub async fn is_deposed(&self, epoch: Epoch) {
+        let mut snapshots = self.subscribe();
+        // Fails only with the topology itself.
+        let _ = snapshots.wait_for(|snapshot| snapshot.epoch_highest() > Some(epoch)).await;
+    }
+
     /// Waits until some region is known, from later than `after`, to take writes.
     pub async fn wait_for_primary(&self, after: Instant, deadline: Instant) -> PrimaryAt {
         let mut snapshots = self.subscribe();

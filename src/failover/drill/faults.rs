@@ -296,7 +296,8 @@ impl Fault {
                 [cut, hold(6), vec![Step::Writes(hearing)], heal(), all()].concat()
             }
             Self::CutBoth => {
-                let lost = [scene.isolate(), hold(1), promote(), survivors(), hold(8)].concat();
+                // Until its lease and its replicas' patience have run out it is a primary like any other.
+                let lost = [scene.isolate(), hold(8), promote(), survivors(), hold(4)].concat();
                 [lost, heal(), hold(3), rejoin()].concat()
             }
             Self::Delay => {
