@@ -328,6 +328,7 @@ impl<'a> Run<'a> {
             return Err(Stopped::Failed("the old primary's end is not known".to_owned()));
         };
         let give_up = self.now() + CATCH_UP;
+        let mut attach_at = self.now();
         loop {
             let instance = self.look(target).await?;
             if instance.role == Role::Primary {
@@ -336,6 +337,10 @@ impl<'a> Run<'a> {
             let reaches = instance.reaches();
             if reaches >= wanted {
                 return Ok(format!("{target} has {reaches}"));
+            }
+            if !instance.receiving && self.now() >= attach_at {
+                self.attach(target).await?;
+                attach_at = self.now() + Duration::from_secs(1);
             }
             if self.now() > give_up {
                 return Err(Stopped::Failed(format!(
@@ -346,6 +351,19 @@ impl<'a> Run<'a> {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Another move that this one has overtaken may have detached its target. The other way round it
+    /// is not ours to attach: so its promise is asked for again first.
+    async fn attach(&self, target: &Region) -> Result<(), Stopped> {
+        let again = Question::Promise(self.plan.promise.clone());
+        let answer = self.asker(target)?.ask(again, SOON, self.op).await;
+        if let Ok(Answer::Promise(Promised::Outranked { epoch, .. })) = answer {
+            let why = format!("{target} has promised epoch {epoch}: another move has overtaken");
+            return Err(Stopped::Refused(format!("{why}; look again with `godwit status`")));
+        }
+        let order = Order::Follow { region: self.plan.from.clone() };
+        self.order(target, order, SOON).await.map(drop)
     }
 
     /// Best effort: a region that does not hear it waits its grant out.

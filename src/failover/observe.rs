@@ -190,13 +190,24 @@ impl Sight {
         epochs
     }
 
+    fn promises(&self) -> impl Iterator<Item = &Promise> {
+        let reports = self.regions.values().filter_map(|seen| seen.report.as_ref().ok());
+        reports.filter_map(|report| report.promise.as_ref())
+    }
+
+    /// Whether the epoch of a promise has been promised to another region too.
+    #[must_use]
+    pub fn is_contested(&self, promise: &Promise) -> bool {
+        let same = |other: &Promise| other.epoch == promise.epoch;
+        self.promises().any(|other| same(other) && other.region != promise.region)
+    }
+
     /// The newest promise of an epoch that has yet to begin.
     #[must_use]
     pub fn pending(&self) -> Option<&Promise> {
         let current = self.current().map(|start| start.epoch);
-        let promises = self.regions.values().filter_map(|seen| seen.report.as_ref().ok());
-        let promises = promises.filter_map(|report| report.promise.as_ref());
-        promises.filter(|promise| Some(promise.epoch) > current).max_by_key(|promise| promise.epoch)
+        let pending = self.promises().filter(|promise| Some(promise.epoch) > current);
+        pending.max_by_key(|promise| promise.epoch)
     }
 
     /// The epoch after all that have begun or been promised.

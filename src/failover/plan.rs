@@ -247,6 +247,12 @@ impl View<'_> {
     fn promise(&mut self, planned: bool) -> Result<Promise, Vec<String>> {
         let region = self.target.clone();
         match self.sight.pending() {
+            // One that was promised to two regions at once can go on nowhere: a region that has promised
+            // it to another refuses it, whoever asks.
+            Some(pending) if self.sight.is_contested(pending) => self.notes.push(format!(
+                "takes over from moves to several regions in epoch {}, none of which can go on",
+                pending.epoch
+            )),
             Some(pending) if pending.region == region && pending.planned == planned => {
                 self.notes.push(format!("goes on with the move to epoch {}", pending.epoch));
                 return Ok(pending.clone());
@@ -292,7 +298,8 @@ impl View<'_> {
             && instance.role == Role::Replica
         {
             let behind = old.lsn.bytes_since(instance.reaches());
-            if !instance.receiving {
+            // A move that did not end may have detached it; it is attached again to catch up.
+            if !instance.receiving && self.sight.pending().is_none() {
                 self.reasons.push(format!("{target} receives no log from {from}"));
             } else if behind > HANDOVER_BYTES_MAX {
                 self.reasons.push(format!(

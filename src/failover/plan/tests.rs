@@ -272,6 +272,18 @@ fn an_interrupted_move_goes_on_in_its_epoch_and_another_takes_over_in_the_next()
 }
 
 #[test]
+fn an_epoch_promised_to_two_regions_at_once_is_left_for_the_next() {
+    let to = |name: &str| Promise { epoch: epoch(2), region: at(name), planned: true };
+    let sight = all_well().promised("ap-south-1", &to("ap-south-1"));
+    let sight = sight.promised("eu-west-1", &to("eu-west-1"));
+    for target in ["ap-south-1", "eu-west-1", "us-east-1"] {
+        let plan = planned(&sight, target, Move::Switchover, Durability::Async);
+        assert_eq!((plan.promise.epoch, plan.promise.region), (epoch(3), at(target)));
+        assert!(plan.notes.iter().any(|note| note.contains("several regions")), "{:?}", plan.notes);
+    }
+}
+
+#[test]
 fn moved_already_it_only_brings_in_who_was_left_behind() {
     let mut sight = all_well();
     let second =
