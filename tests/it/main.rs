@@ -12,6 +12,7 @@ mod consistency;
 mod contention;
 mod credentials;
 mod drill;
+mod failover;
 mod faults;
 mod harness;
 mod items;
@@ -104,6 +105,7 @@ fn trials() -> Vec<Trial> {
         run_alone sessions::{a_local_read_takes_less_than_two_milliseconds}
     };
     trials.extend(faults::trials());
+    trials.extend(failover::trials());
     trials
 }
 

@@ -125,7 +125,7 @@ impl Edge {
 }
 
 /// Nobody else is given these while they are tried: each is asked of the system.
-fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
+pub fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
     let bind = || std::net::TcpListener::bind("127.0.0.1:0");
     let listeners = [bind()?, bind()?, bind()?];
     let [a, b, c] = listeners.map(|listener| listener.local_addr());

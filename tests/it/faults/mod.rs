@@ -7,14 +7,14 @@
 mod breaker;
 mod cut;
 mod drain;
-mod edge;
+pub mod edge;
 mod envelope;
 mod hop;
 mod kill;
 mod load;
 mod positions;
 mod quorum;
-mod wire;
+pub mod wire;
 
 use crate::harness;
 use godwit::vocab::{Clock as _, SystemClock};

@@ -1,0 +1,406 @@
+//! The lease, and the moves of the primary: who acknowledges, when, and what it costs.
+//!
+//! What leaves the primary where it is uses the laboratory kept for faults; whatever moves it takes
+//! one of its own. All of it measures time, so nothing runs beside it.
+
+mod lease;
+mod moves;
+mod restarts;
+mod together;
+
+use crate::{
+    client::{self, Caller},
+    harness::{self, Cluster, REGIONS, SOON, eventually, region},
+};
+use anyhow::{Context as _, bail, ensure};
+use godwit::vocab::{Clock as _, SystemClock, SystemRng, rng};
+use libtest_mimic::Trial;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use std::{
+    collections::BTreeSet,
+    process::Output,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{process::Command, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// `lease.term_ms` of a laboratory.
+const TERM: Duration = Duration::from_secs(2);
+
+macro_rules! trials {
+    ($($run:ident $module:ident::{$($name:ident),+ $(,)?})+) => {
+        vec![$($(Trial::test(
+            concat!("failover::", stringify!($module), "::", stringify!($name)),
+            || harness::$run($module::$name()),
+        )),+),+]
+    };
+}
+
+pub fn trials() -> Vec<Trial> {
+    trials! {
+        run_alone lease::{
+            an_isolated_primary_acknowledges_nothing_past_its_lease,
+            one_process_cut_off_fences_nobody_but_itself,
+            a_redis_that_restarts_costs_a_pause_at_most,
+            a_restarted_primary_waits_for_its_lease,
+            a_primary_that_slept_through_a_promotion_is_kept_apart,
+        }
+        run_alone moves::{
+            around_the_world_and_back_no_write_fails,
+            a_killed_primary_is_replaced_and_its_lost_writes_are_told_of,
+            a_laggard_is_refused_while_another_has_more,
+        }
+        run_alone restarts::{a_promotion_killed_after_any_step_ends_the_same_when_run_again}
+        run_alone together::{two_people_at_once_leave_one_primary}
+    }
+}
+
+fn now() -> Instant {
+    SystemClock.monotonic()
+}
+
+fn since(began: Instant) -> Duration {
+    now().saturating_duration_since(began)
+}
+
+async fn until(moment: Instant) -> anyhow::Result<()> {
+    eventually("time", SOON, async || if now() >= moment { Ok(()) } else { Err("not yet".into()) })
+        .await
+}
+
+/// A write and what became of it.
+#[derive(Debug, Clone)]
+struct Shot {
+    at: String,
+    key: String,
+    began: Instant,
+    ended: Instant,
+    /// 0 when the connection broke off.
+    status: u16,
+    problem: String,
+    /// `Godwit-Epoch`.
+    epoch: Option<u32>,
+    bids_back: bool,
+    said: String,
+}
+
+impl Shot {
+    fn acknowledged(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    fn took(&self) -> Duration {
+        self.ended.saturating_duration_since(self.began)
+    }
+}
+
+/// Sessions that write, each as often as its pace lets it, and try nothing twice.
+struct Writing {
+    collection: String,
+    stop: CancellationToken,
+    shots: Arc<Mutex<Vec<Shot>>>,
+    sessions: JoinSet<()>,
+}
+
+impl Writing {
+    fn begin<'a>(sessions: impl IntoIterator<Item = (&'a str, Caller)>, pace: Duration) -> Self {
+        let collection = format!("moved-{}", rng::below(&SystemRng, u64::MAX >> 1));
+        let (stop, shots) = (CancellationToken::new(), Arc::default());
+        let mut running = JoinSet::new();
+        for (number, (at, caller)) in (0..).zip(sessions) {
+            let session = Session {
+                caller,
+                at: at.to_owned(),
+                collection: collection.clone(),
+                number,
+                shots: Arc::clone(&shots),
+            };
+            running.spawn(session.run(pace, stop.clone()));
+        }
+        Self { collection, stop, shots, sessions: running }
+    }
+
+    /// So many sessions in each region.
+    fn everywhere(cluster: &Cluster, regions: &[&str], each: usize, pace: Duration) -> Self {
+        let sessions = regions.iter().flat_map(|at| (0..each).map(|_| (*at, cluster.caller())));
+        Self::begin(sessions, pace)
+    }
+
+    fn so_far(&self) -> Vec<Shot> {
+        self.shots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for an acknowledged write at `at` that was sent after `from`, and tells when it came.
+    async fn goes_on(&self, at: &str, from: Instant) -> anyhow::Result<Instant> {
+        eventually(&format!("a write in {at}"), SOON, async || {
+            let shots = self.so_far();
+            let sent = |shot: &&Shot| shot.at == at && shot.began >= from;
+            match shots.iter().find(|shot| sent(shot) && shot.acknowledged()) {
+                Some(shot) => Ok(shot.ended),
+                None => Err(format!("{:?}", shots.iter().rfind(sent))),
+            }
+        })
+        .await
+    }
+
+    async fn end(mut self) -> Vec<Shot> {
+        self.stop.cancel();
+        while self.sessions.join_next().await.is_some() {}
+        self.so_far()
+    }
+}
+
+struct Session {
+    caller: Caller,
+    at: String,
+    collection: String,
+    number: usize,
+    shots: Arc<Mutex<Vec<Shot>>>,
+}
+
+impl Session {
+    async fn run(mut self, pace: Duration, stop: CancellationToken) {
+        let mut turns = tokio::time::interval(pace);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0;
+        while !stop.is_cancelled() {
+            turns.tick().await;
+            let key = format!("{}-{}-{count}", self.collection, self.number);
+            count += 1;
+            let shot = write(&mut self.caller, &self.at, &self.collection, &key).await;
+            self.shots.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
+        }
+    }
+}
+
+/// One write, by a session that goes on with what it brings.
+async fn write(caller: &mut Caller, at: &str, collection: &str, key: &str) -> Shot {
+    let path = format!("/v1/collections/{collection}/items");
+    let began = now();
+    let ask = caller.ask(at, Method::POST, &path).header("idempotency-key", key);
+    let answer = ask.json(&json!({ "key": key })).send().await;
+    let shot = Shot {
+        at: at.to_owned(),
+        key: key.to_owned(),
+        began,
+        ended: now(),
+        status: 0,
+        problem: String::new(),
+        epoch: None,
+        bids_back: false,
+        said: String::new(),
+    };
+    match answer {
+        Err(error) => Shot { said: format!("{error:#}"), ..shot },
+        Ok(answer) => Shot {
+            status: answer.status,
+            problem: answer.problem(),
+            epoch: answer.header("godwit-epoch").and_then(|epoch| epoch.parse().ok()),
+            bids_back: answer.header("retry-after").is_some(),
+            said: if answer.status < 300 { String::new() } else { answer.to_string() },
+            ..shot
+        },
+    }
+}
+
+/// Demands that each that was not acknowledged was told to come back, and nothing else.
+fn refused_kindly<'a>(shots: impl IntoIterator<Item = &'a Shot>) -> anyhow::Result<()> {
+    for shot in shots {
+        let kindly = shot.status == 503 && shot.bids_back;
+        ensure!(shot.acknowledged() || kindly, "{}: {shot:?}", shot.said);
+    }
+    Ok(())
+}
+
+/// The keys of a collection's items, as the primary tells them.
+async fn there(
+    cluster: &Cluster,
+    at: &str,
+    collection: &str,
+) -> anyhow::Result<(BTreeSet<String>, usize)> {
+    let (mut keys, mut count, mut cursor) = (BTreeSet::new(), 0, String::new());
+    let mut caller = cluster.caller();
+    loop {
+        let path = format!("/v1/collections/{collection}/items?limit=100{cursor}");
+        let ask = caller.ask(at, Method::GET, &path).header("godwit-consistency", "strong");
+        let page = ask.send().await?.wants(200)?;
+        for item in page.items()? {
+            count += 1;
+            let key = item["data"]["key"].as_str().context("an item without a key")?;
+            keys.insert(key.to_owned());
+        }
+        match page.json()["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok((keys, count)),
+        }
+    }
+}
+
+/// Demands that every acknowledged write is there, once, and none that was told to have had no
+/// effect.
+async fn told_the_truth(
+    cluster: &Cluster,
+    at: &str,
+    collection: &str,
+    shots: &[Shot],
+) -> anyhow::Result<()> {
+    let (keys, count) = there(cluster, at, collection).await?;
+    ensure!(keys.len() == count, "{count} items of {} keys", keys.len());
+    for shot in shots {
+        let known = shot.status != 0 && shot.problem != "outcome-unknown";
+        let right = !known || keys.contains(&shot.key) == shot.acknowledged();
+        ensure!(right, "{}: {shot:?}", if shot.acknowledged() { "lost" } else { "has effect" });
+    }
+    ensure!(shots.iter().any(Shot::acknowledged), "nothing was acknowledged at all");
+    Ok(())
+}
+
+/// `/internal/v1/topology` of a region's first process.
+async fn report(cluster: &Cluster, name: &str) -> Result<Value, String> {
+    let url = format!("{}/internal/v1/topology", cluster.region(name).internal);
+    // A fresh connection each time, as the listener speaks HTTP/2 too.
+    let answer = client::http().map_err(|error| error.to_string())?.get(url).send().await;
+    answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())
+}
+
+/// The status of a region's readiness.
+async fn readiness(cluster: &Cluster, name: &str) -> anyhow::Result<(u16, String)> {
+    let url = format!("{}/api/health/readiness", cluster.region(name).public);
+    let answer = client::http()?.get(url).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+async fn ready(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    eventually(&format!("a ready {name}"), SOON, async || {
+        match readiness(cluster, name).await.map_err(|error| error.to_string())? {
+            (200, _) => Ok(()),
+            (_, said) => Err(said),
+        }
+    })
+    .await
+}
+
+/// The one value of a query, asked as the superuser.
+async fn sql(cluster: &Cluster, name: &str, query: &'static str) -> anyhow::Result<String> {
+    let mut database = sqlx::PgConnection::connect(&cluster.region(name).global_db).await?;
+    let (found,): (String,) = sqlx::query_as(query).fetch_one(&mut database).await?;
+    database.close().await?;
+    Ok(found)
+}
+
+/// Whether a region's database is fenced.
+async fn fenced(cluster: &Cluster, name: &str) -> anyhow::Result<bool> {
+    let query = "SELECT current_setting('default_transaction_read_only')";
+    Ok(sql(cluster, name, query).await? == "on")
+}
+
+/// Waits for a fence to go up or down.
+async fn fence_is(cluster: &Cluster, name: &str, wanted: bool) -> anyhow::Result<()> {
+    eventually(&format!("{name}: fenced = {wanted}"), SOON, async || {
+        match fenced(cluster, name).await {
+            Ok(found) if found == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// Runs a command that moves the primary, to whatever end.
+fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
+    command.args(arguments).args(["--output", "json", "--lab"]).arg(cluster.dir());
+    command.kill_on_drop(true);
+    command
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
+}
+
+/// Demands that a command refuses for its safety, and gives what it says.
+async fn refused(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = command(cluster, arguments).output().await?;
+    ensure!(output.status.code() == Some(3), "{}: {}", output.status, said(&output));
+    Ok(said(&output))
+}
+
+/// Demands that `target` is the primary of `epoch` and takes writes from every region named.
+async fn reigns(
+    cluster: &Cluster,
+    target: &str,
+    epoch: u32,
+    regions: &[&str],
+) -> anyhow::Result<()> {
+    for at in regions {
+        let mut caller = cluster.caller();
+        let key = format!("reigns-{epoch}-{at}-{}", rng::below(&SystemRng, u64::MAX >> 1));
+        let shot = write(&mut caller, at, "reigns", &key).await;
+        ensure!(shot.acknowledged() && shot.epoch == Some(epoch), "{at}: {shot:?}");
+    }
+    let told = report(cluster, target).await.map_err(anyhow::Error::msg)?;
+    ensure!(told["role"] == "primary" && told["writable"] == true, "{told}");
+    for other in REGIONS.iter().filter(|other| **other != target) {
+        let Ok(told) = report(cluster, other).await else { continue };
+        ensure!(told["writable"] == false, "{other} too: {told}");
+    }
+    Ok(())
+}
+
+/// What every region's database holds, once they hold the same.
+async fn equal(cluster: &Cluster) -> anyhow::Result<String> {
+    eventually("the same data everywhere", SOON, async || {
+        let mut found = BTreeSet::new();
+        for name in REGIONS {
+            let sums = sql(
+                cluster,
+                name,
+                "SELECT concat_ws('/', \
+                 (SELECT count(*) FROM item), \
+                 (SELECT sum(hashtextextended(item::text, 0)) FROM item), \
+                 (SELECT count(*) FROM write_journal), \
+                 (SELECT sum(hashtextextended(write_journal::text, 0)) FROM write_journal))",
+            );
+            found.insert(sums.await.map_err(|error| format!("{error:#}"))?);
+        }
+        if found.len() == 1 { Ok(found.into_iter().collect()) } else { Err(format!("{found:?}")) }
+    })
+    .await
+}
+
+/// Demands that each region has the slots of the two others and no more.
+async fn slots(cluster: &Cluster) -> anyhow::Result<()> {
+    for name in REGIONS {
+        let mut others: Vec<String> =
+            REGIONS.iter().filter(|at| **at != name).map(|at| at.replace('-', "_")).collect();
+        others.sort_unstable();
+        let wanted = others.join(",");
+        eventually(&format!("the slots of {name}"), SOON, async || {
+            let query = "SELECT coalesce(string_agg(slot_name, ',' ORDER BY slot_name), '') \
+                 FROM pg_replication_slots";
+            match sql(cluster, name, query).await {
+                Ok(found) if found == wanted => Ok(()),
+                other => Err(format!("{other:?}, wanted {wanted}")),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Brings a region back as a follower and tells how it came back.
+async fn rejoin(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+    let told = cluster.command(&["rejoin", name, "--yes"]).await?;
+    let told = told["told"].as_str().with_context(|| format!("rejoin {name}: {told}"))?.to_owned();
+    if told.contains("copied anew") {
+        bail!("{name} was copied anew: {told}");
+    }
+    ready(cluster, name).await?;
+    Ok(told)
+}
+
+fn target(name: &str) -> godwit::lab::Target {
+    region(name).into()
+}

@@ -1,0 +1,290 @@
+//! One move after another, planned and not: what it costs, what is lost, and who is told.
+
+use super::{
+    Shot, TERM, Writing, command, equal, now, readiness, refused, reigns, rejoin, report, said,
+    since, slots, sql, target, told_the_truth, write,
+};
+use crate::{
+    client::Caller,
+    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
+};
+use anyhow::{Context as _, ensure};
+use godwit::lab::Spec;
+use serde_json::{Value, json};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Between two writes of a session; three sessions in each of three regions make 30 a second.
+const PACE: Duration = Duration::from_millis(300);
+const SESSIONS: usize = 3;
+/// Longest write across a planned move, on a machine that has other things to do.
+const HELD: Duration = Duration::from_secs(5);
+/// From the command to the first write from any region, at real distances.
+const REPLACED: Duration = Duration::from_secs(8);
+
+/// What makes each region's data the one that it is: a copy would have another directory.
+async fn identities(cluster: &Cluster) -> anyhow::Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for name in REGIONS {
+        let system = sql(
+            cluster,
+            name,
+            "SELECT concat_ws(' ', current_setting('data_directory'), system_identifier) \
+             FROM pg_control_system()",
+        );
+        let system = system.await?;
+        let directory = system.split(' ').next().context("a directory")?;
+        found.push((system.clone(), std::fs::metadata(directory)?.ino()));
+    }
+    Ok(found)
+}
+
+/// What a report says of its last step, the old primary's return.
+fn returned(report: &Value) -> anyhow::Result<&str> {
+    let last = report["steps"].as_array().and_then(|steps| steps.last());
+    let last = last.with_context(|| report.to_string())?;
+    ensure!(last["step"].as_str().is_some_and(|step| step.starts_with("rejoin")), "{last}");
+    last["told"].as_str().with_context(|| last.to_string())
+}
+
+/// The longest write that was under way in a span.
+fn longest(shots: &[Shot], from: Instant, to: Instant) -> Duration {
+    let during = shots.iter().filter(|shot| shot.ended > from && shot.began < to);
+    during.map(Shot::took).max().unwrap_or_default()
+}
+
+pub async fn around_the_world_and_back_no_write_fails() -> anyhow::Result<()> {
+    harness::own(
+        "world",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let before = identities(cluster).await?;
+            let writing = Writing::everywhere(cluster, &REGIONS, SESSIONS, PACE);
+            for name in REGIONS {
+                writing.goes_on(name, now()).await?;
+            }
+            let mut spans = Vec::new();
+            for (epoch, to) in (2..).zip([EU, AP, US]) {
+                let began = now();
+                let report = cluster.command(&["switchover", to, "--yes"]).await?;
+                ensure!(report["epoch"] == epoch && report["region"] == to, "{report}");
+                let told = returned(&report)?;
+                ensure!(told.starts_with("rewound"), "the old primary was not rewound: {told}");
+                for name in REGIONS {
+                    writing.goes_on(name, now()).await?;
+                }
+                spans.push((to, began, now()));
+                reigns(cluster, to, epoch, &REGIONS).await?;
+            }
+            let collection = writing.collection.clone();
+            let shots = writing.end().await;
+            let failed: Vec<&Shot> = shots.iter().filter(|shot| !shot.acknowledged()).collect();
+            ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
+            for (to, from, end) in spans {
+                let longest = longest(&shots, from, end);
+                eprintln!("switchover to {to}: {:?}, longest write {longest:?}", end - from);
+                ensure!(longest < HELD, "to {to}: {longest:?}");
+            }
+            told_the_truth(cluster, EU, &collection, &shots).await?;
+            let sums = equal(cluster).await?;
+            eprintln!("{} writes, all the same everywhere: {sums}", shots.len());
+            let after = identities(cluster).await?;
+            ensure!(before == after, "made anew: {before:?} became {after:?}");
+            slots(cluster).await
+        },
+    )
+    .await
+}
+
+/// Plain reads that go on: how many, and those that failed.
+struct Reading {
+    stop: CancellationToken,
+    sessions: JoinSet<(usize, Vec<String>)>,
+}
+
+impl Reading {
+    fn begin(cluster: &Cluster, regions: &[&'static str]) -> Self {
+        let stop = CancellationToken::new();
+        let mut sessions = JoinSet::new();
+        for at in regions {
+            sessions.spawn(read_on(cluster.caller(), at, stop.clone()));
+        }
+        Self { stop, sessions }
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        for (count, failed) in self.sessions.join_all().await {
+            ensure!(failed.is_empty(), "{} of {count} reads failed: {failed:#?}", failed.len());
+            ensure!(count > 20, "{count} reads are no test");
+        }
+        Ok(())
+    }
+}
+
+async fn read_on(
+    caller: Caller,
+    at: &'static str,
+    stop: CancellationToken,
+) -> (usize, Vec<String>) {
+    let (mut count, mut failed) = (0, Vec::new());
+    let mut turns = tokio::time::interval(Duration::from_millis(50));
+    while !stop.is_cancelled() {
+        turns.tick().await;
+        count += 1;
+        let read = caller.fresh().get(at, "/v1/collections/reigns/items?limit=2").await;
+        match read {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => failed.push(format!("{at}: {answer}")),
+            Err(error) => failed.push(format!("{at}: {error:#}")),
+        }
+    }
+    (count, failed)
+}
+
+/// Acknowledged writes that the primary alone has, and the sessions that made them.
+async fn doomed(cluster: &Cluster) -> anyhow::Result<Vec<(Caller, String)>> {
+    let mut warm = cluster.caller();
+    let seen = warm.create(US, "doomed", &json!({})).await?.wants(201)?.id()?;
+    for far in [EU, AP] {
+        warm.read(far, "doomed", &seen).await?.wants(200)?;
+    }
+    for far in [EU, AP] {
+        cluster.lab.cut(&region(US), &region(far))?;
+    }
+    let cut_at = now();
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let mut caller = cluster.caller();
+        let item = caller.create(US, "doomed", &json!({})).await?.wants(201)?;
+        made.push((caller, item.id()?));
+    }
+    ensure!(since(cut_at) < TERM, "too slow a machine: {:?}", since(cut_at));
+    Ok(made)
+}
+
+/// Demands that whoever holds the bookmark of a lost write is told so, in each region.
+async fn told_lost(lost: &[(Caller, String)], regions: &[&str]) -> anyhow::Result<()> {
+    for (caller, id) in lost {
+        for at in regions {
+            let mut caller = caller.clone();
+            caller.read(at, "doomed", id).await?.wants_problem(409, "bookmark-lost")?;
+            // And who asks without it finds that there is no such thing.
+            caller.fresh().read(at, "doomed", id).await?.wants(404)?;
+        }
+    }
+    Ok(())
+}
+
+pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> anyhow::Result<()> {
+    harness::own(
+        "killed",
+        |_: &mut Spec| {},
+        async |cluster| {
+            reigns(cluster, US, 1, &REGIONS).await?;
+            let reading = Reading::begin(cluster, &[EU, AP]);
+            let lost = doomed(cluster).await?;
+            cluster.lab.kill(&target(US)).await?;
+            let killed_at = now();
+            // Whoever still asks the dead one over a link that is cut waits for the end of its time.
+            for at in [EU, AP] {
+                eventually("notice of its death", SOON, async || {
+                    let told = report(cluster, at).await?;
+                    if told["primary"].is_null() {
+                        Ok(())
+                    } else {
+                        Err(told["primary"].to_string())
+                    }
+                })
+                .await?;
+            }
+            // Of fresh sessions: what they wrote must not be what was lost.
+            let writing = Writing::everywhere(cluster, &[EU, AP], 2, Duration::from_millis(50));
+            let why = refused(cluster, &["promote", EU, "--yes"]).await?;
+            ensure!(why.contains("--accept-data-loss") && why.contains("async"), "{why}");
+            let asked_at = now();
+            let promote = ["promote", EU, "--yes", "--accept-data-loss"];
+            let promoted = command(cluster, &promote).output().await?;
+            ensure!(promoted.status.success(), "{}", said(&promoted));
+            let moved: Value = serde_json::from_slice(&promoted.stdout)?;
+            ensure!(moved["epoch"] == 2, "{moved}");
+            for at in [EU, AP] {
+                let first = writing.goes_on(at, killed_at).await?;
+                let took = first.saturating_duration_since(asked_at);
+                eprintln!(
+                    "promoted: {at} writes {took:?} after the command, lease wait {} ms",
+                    moved["lease_wait_ms"]
+                );
+                ensure!(took < REPLACED, "{at}: {took:?}");
+            }
+            reigns(cluster, EU, 2, &[EU, AP]).await?;
+            told_lost(&lost, &[EU, AP]).await?;
+            cluster.lab.heal();
+
+            cluster.lab.restart(&target(US)).await?;
+            eventually("its quarantine", SOON, async || {
+                match readiness(cluster, US).await.map_err(|error| error.to_string())? {
+                    (503, told) if told.contains("godwit rejoin") => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
+            let mut caller = cluster.caller();
+            let read = caller.get(US, "/v1/collections/doomed/items").await?.wants(200)?;
+            ensure!(read.header("godwit-region") == Some(EU) && read.items()?.len() == 1, "{read}");
+            let told = rejoin(cluster, US).await?;
+            ensure!(told.contains("rewound"), "{told}");
+            reading.end().await?;
+            let collection = writing.collection.clone();
+            let shots = writing.end().await;
+            told_the_truth(cluster, EU, &collection, &shots).await?;
+            reigns(cluster, EU, 2, &REGIONS).await?;
+            equal(cluster).await?;
+            told_lost(&lost, &REGIONS).await?;
+            slots(cluster).await
+        },
+    )
+    .await
+}
+
+pub async fn a_laggard_is_refused_while_another_has_more() -> anyhow::Result<()> {
+    harness::own(
+        "laggard",
+        |_: &mut Spec| {},
+        async |cluster| {
+            reigns(cluster, US, 1, &REGIONS).await?;
+            cluster.lab.cut(&region(US), &region(AP))?;
+            let mut caller = cluster.caller();
+            let shot = write(&mut caller, US, "laggard", "more").await;
+            ensure!(shot.acknowledged(), "{shot:?}");
+            // eu-west-1 has it once it can answer for it by itself.
+            eventually("the write in eu-west-1", SOON, async || {
+                let list = "/v1/collections/laggard/items";
+                let read = caller.clone().get(EU, list).await.map_err(|error| error.to_string())?;
+                let here = matches!(read.route(), "local" | "waited");
+                if here && read.status == 200 { Ok(()) } else { Err(read.to_string()) }
+            })
+            .await?;
+            cluster.lab.kill(&target(US)).await?;
+            for more in [&[][..], &["--accept-data-loss"]] {
+                let why = refused(cluster, &[&["promote", AP, "--yes"], more].concat()).await?;
+                ensure!(why.contains("promote eu-west-1"), "{why}");
+            }
+            let promote = ["promote", EU, "--yes", "--accept-data-loss"];
+            cluster.command(&promote).await?;
+            reigns(cluster, EU, 2, &[EU, AP]).await?;
+            let items = caller.items(AP, "laggard", "").await?;
+            ensure!(items.len() == 1, "{items:?}");
+            cluster.lab.heal();
+            cluster.lab.restart(&target(US)).await?;
+            rejoin(cluster, US).await?;
+            equal(cluster).await?;
+            slots(cluster).await
+        },
+    )
+    .await
+}

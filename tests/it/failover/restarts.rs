@@ -1,0 +1,70 @@
+//! `promote`, killed wherever it is, and run again.
+
+use super::{command, equal, now, reigns, rejoin, said, since, slots, target};
+use crate::harness::{self, AP, Cluster, EU, REGIONS, US};
+use anyhow::{Context as _, ensure};
+use godwit::lab::{Spec, Wan};
+use serde_json::Value;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// The steps of a promotion after each of which it is killed; the one that is left verifies.
+const STEPS: usize = 6;
+
+/// Where the primary goes, one after the other.
+const TOUR: [&str; STEPS] = [EU, US, AP, EU, AP, US];
+
+fn shape(spec: &mut Spec) {
+    spec.wan = Wan::Off;
+}
+
+/// Runs `promote` until it tells of the end of its `count`th step, and kills it then. Returns what
+/// it told.
+async fn killed_after(cluster: &Cluster, to: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let arguments = ["promote", to, "--yes", "--accept-data-loss", "--progress"];
+    let mut child = command(cluster, &arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
+    let mut told = Vec::new();
+    while let Some(line) = lines.next_line().await? {
+        let done = line.starts_with("  ok ");
+        told.push(line);
+        if done && told.iter().filter(|line| line.starts_with("  ok ")).count() == count {
+            child.kill().await?;
+            return Ok(told);
+        }
+    }
+    anyhow::bail!("promote {to} ended before its step {count}: {told:#?}")
+}
+
+pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() -> anyhow::Result<()>
+{
+    harness::own("resumed", shape, async |cluster| {
+        let began = now();
+        let mut from = US;
+        for ((count, epoch), to) in (1..).zip(2..).zip(TOUR) {
+            reigns(cluster, from, epoch - 1, &[from]).await?;
+            cluster.lab.kill(&target(from)).await?;
+            let told = killed_after(cluster, to, count).await?;
+            let promote = ["promote", to, "--yes", "--accept-data-loss"];
+            let again = command(cluster, &promote).output().await?;
+            let told = || format!("killed after {told:#?}; then {}", said(&again));
+            ensure!(again.status.success(), "{}", told());
+            let report: Value = serde_json::from_slice(&again.stdout)?;
+            ensure!(report["epoch"] == epoch && report["region"] == to, "{report} {}", told());
+            let alive: Vec<&str> = REGIONS.into_iter().filter(|name| *name != from).collect();
+            reigns(cluster, to, epoch, &alive).await.with_context(told)?;
+            cluster.lab.restart(&target(from)).await?;
+            rejoin(cluster, from).await.with_context(told)?;
+            eprintln!("killed after step {count}: in {to}, {:?}", since(began));
+            from = to;
+        }
+        reigns(cluster, from, 7, &REGIONS).await?;
+        equal(cluster).await?;
+        slots(cluster).await
+    })
+    .await
+}
