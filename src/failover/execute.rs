@@ -432,8 +432,11 @@ impl<'a> Run<'a> {
             let reports = self.cluster.report(self.sight).await;
             // A region that was left behind knows of the epoch from its peers alone.
             let sends = |told: &TopologyReport| told.primary.as_ref() == Some(target);
+            // A primary that was replaced because it is cut off need not have heard of it.
+            let left = |region: &Region| !self.plan.promise.planned && *region == self.plan.from;
+            let asked = reports.iter().filter(|(region, _)| region == target || !left(region));
             let (there, not): (Vec<_>, Vec<_>) =
-                reports.iter().partition(|(_, report)| report.as_ref().is_ok_and(sends));
+                asked.partition(|(_, report)| report.as_ref().is_ok_and(sends));
             let writable = there.iter().any(|(region, _)| region == target);
             let answering = |(_, report): &&&(Region, Result<_, _>)| report.is_ok();
             if writable && !not.iter().any(|seen| answering(&seen)) {

@@ -196,7 +196,8 @@ impl View<'_> {
         // One that a move has promoted has its promise; of any other nobody knows since when it has
         // gone its own way.
         let promised = self.sight.pending().is_some_and(|promise| promise.region == *target);
-        if instance.role == Role::Primary && self.from != target && !promised {
+        let of_it = instance.epoch() == Some(self.ends);
+        if instance.role == Role::Primary && of_it && self.from != target && !promised {
             self.reasons.push(format!(
                 "{target} was promoted outside Godwit, and has left the cluster's history: `godwit \
                  rejoin {target}` first"

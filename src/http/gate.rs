@@ -22,7 +22,7 @@ use crate::{
         envelope::{self, Bearer, RequestFacts},
     },
     telemetry::metrics::{Route as Answered, WaitOutcome},
-    topology::Waited,
+    topology::{Own, Waited},
     vocab::{Bookmark, Epoch, IdempotencyKey, Standing as At},
 };
 use actix_web::{
@@ -414,9 +414,18 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
         facts.lag = app.topology.look(|snapshot| snapshot.lag);
     }
     match decision {
+        // The primary has it, and has only to hear that a standby has it too.
+        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, ask.bookmark) => {
+            Err(refusal_problem(app, Refusal::BookmarkTimeout, ask.bookmark))
+        }
         Decision::Refuse(refusal) => Err(refusal_problem(app, refusal, ask.bookmark)),
         decision => Ok(decision),
     }
+}
+
+fn has_flushed(app: &App, bookmark: Option<Bookmark>) -> bool {
+    let own = |own: &Own| Some(own.position()) >= bookmark;
+    app.topology.look(|snapshot| snapshot.own.as_ref().is_some_and(own))
 }
 
 async fn wait(app: &App, state: &RequestState, ask: Ask, bookmark: Bookmark) -> Decision {

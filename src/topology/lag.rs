@@ -85,7 +85,7 @@ mod tests {
         let start = EpochStart { epoch: Epoch::FIRST, start_lsn: Lsn::new(0), region };
         let history = Arc::new(EpochHistory::new(vec![start]).unwrap());
         let (lsn, streaming) = (Lsn::new(lsn), Some(true));
-        Own { role, lsn, history, streaming, read_only: false, asked_at }
+        Own { role, lsn, confirmed: None, history, streaming, read_only: false, asked_at }
     }
 
     #[test]

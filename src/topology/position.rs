@@ -44,6 +44,7 @@ impl PositionLoop {
         Ok(Own {
             role: if row.in_recovery { Role::Replica } else { Role::Primary },
             lsn: row.lsn,
+            confirmed: row.confirmed,
             history: Arc::new(row.history),
             streaming: row.streaming,
             read_only: row.read_only,

@@ -47,6 +47,9 @@ pub struct Own {
     pub role: Role,
     /// Replayed (replica) or flushed (primary) up to here.
     pub lsn: Lsn,
+    /// On a primary whose commits wait for a standby: up to here they have been waited for. What lies
+    /// beyond may be seen on a replica before it is seen here.
+    pub confirmed: Option<Lsn>,
     pub history: Arc<EpochHistory>,
     /// Does the replica's receiver stream? `None` on a primary.
     pub streaming: Option<bool>,
@@ -131,7 +134,8 @@ impl Own {
     }
     #[must_use]
     pub fn standing(&self, bookmark: Bookmark) -> Standing {
-        self.history.standing(self.lsn, bookmark)
+        let seen = self.confirmed.map_or(self.lsn, |confirmed| confirmed.min(self.lsn));
+        self.history.standing(seen, bookmark)
     }
 }
 

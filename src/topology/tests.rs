@@ -17,7 +17,15 @@ fn starts(epochs: &[(u32, u64)]) -> Vec<EpochStart> {
 
 fn own(role: Role, lsn: u64, epochs: &[(u32, u64)], asked_at: Instant) -> Own {
     let history = Arc::new(EpochHistory::new(starts(epochs)).unwrap());
-    Own { role, lsn: Lsn::new(lsn), history, streaming: None, read_only: false, asked_at }
+    Own {
+        role,
+        lsn: Lsn::new(lsn),
+        history,
+        confirmed: None,
+        streaming: None,
+        read_only: false,
+        asked_at,
+    }
 }
 
 fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer {

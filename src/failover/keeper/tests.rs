@@ -48,6 +48,7 @@ fn reigning() -> (Sight, InstanceRow) {
     let own = Own {
         role: Role::Primary,
         lsn: Lsn::new(9),
+        confirmed: None,
         history: Arc::new(EpochHistory::new(epochs.clone()).unwrap()),
         streaming: None,
         read_only: false,

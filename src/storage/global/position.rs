@@ -14,6 +14,9 @@ pub struct PositionRow {
     pub in_recovery: bool,
     /// Replayed on a standby, flushed on a primary.
     pub lsn: Lsn,
+    /// On a primary whose commits wait for a standby: up to here one has them. What lies beyond, a
+    /// standby may already show, and the primary not yet (`shared/postgres.md` lesson 7f).
+    pub confirmed: Option<Lsn>,
     pub history: EpochHistory,
     /// On a primary: whether new transactions may not write (`default_transaction_read_only`).
     pub read_only: bool,
@@ -49,6 +52,7 @@ struct Stored {
     lsn: Option<String>,
     streaming: Option<bool>,
     read_only: bool,
+    confirmed: Option<String>,
     receive_lsn: Option<String>,
     epochs: Option<Vec<i64>>,
     start_lsns: Option<Vec<String>>,
@@ -67,6 +71,10 @@ async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error>
                 ELSE (SELECT status = 'streaming' FROM pg_stat_wal_receiver)
             END AS streaming,
             current_setting('default_transaction_read_only')::boolean AS "read_only!",
+            CASE WHEN NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> ''
+                THEN (SELECT max(flush_lsn) FROM pg_stat_replication
+                    WHERE sync_state IN ('quorum', 'sync'))::text
+            END AS confirmed,
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END AS receive_lsn,
             array_agg(epoch ORDER BY epoch) AS epochs,
             array_agg(start_lsn::text ORDER BY epoch) AS start_lsns,
@@ -99,6 +107,7 @@ impl TryFrom<Stored> for PositionRow {
             lsn: parsed(&lsn)?,
             history: EpochHistory::new(starts).ok_or(NO_EPOCH)?,
             read_only: stored.read_only,
+            confirmed: stored.confirmed.as_deref().map(parsed).transpose()?,
             streaming: stored.streaming,
             receive_lsn: stored.receive_lsn.as_deref().map(parsed).transpose()?,
         })
