@@ -310,6 +310,8 @@ impl Cluster {
         command.args(arguments).args(["--output", "json", "--lab"]).arg(self.layout.root());
         let output = command
             .env("GODWIT__DATABASE__ACQUIRE_MS_MAX", "30000")
+            // What a command writes where it is run is not for the source tree.
+            .current_dir(self.layout.logs())
             .kill_on_drop(true)
             .output()
             .await?;
