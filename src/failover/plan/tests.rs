@@ -14,6 +14,7 @@ fn epoch(number: u32) -> Epoch {
 }
 
 /// us-east-1 is the primary of epoch 1 at 1000, the others have all of it.
+#[must_use]
 pub fn all_well() -> Sight {
     let seen = |name: &str| {
         let primary = name == "us-east-1";
@@ -66,12 +67,14 @@ impl Sight {
         self.seen(name).instance.as_mut().unwrap()
     }
     /// Nothing of that region answers.
+    #[must_use]
     pub fn gone(mut self, name: &str) -> Self {
         let seen = self.seen(name);
         seen.report = Err("no answer".into());
         seen.instance = Err("no answer".into());
         self
     }
+    #[must_use]
     pub fn received(mut self, name: &str, lsn: u64) -> Self {
         let instance = self.of(name);
         (instance.lsn, instance.received) = (Lsn::new(lsn), Some(Lsn::new(lsn)));
