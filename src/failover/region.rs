@@ -135,8 +135,12 @@ impl RegionAnswers {
                 | Order::Rewind { .. }
                 | Order::Rebuild { .. }
         );
-        // However late such an order comes, the primary is not brought down by it.
-        if leaves && self.topology.look(|snapshot| snapshot.reign().is_some()) {
+        // However late such an order comes, the primary is not brought down by it. One that has just
+        // started, and that nobody has confirmed, serves nothing and may be one of before.
+        let reigns = self
+            .topology
+            .look(|snapshot| snapshot.reign().is_some() && snapshot.quarantine().is_none());
+        if leaves && reigns {
             return Err(ControlError::Refused(format!("{} is the primary", self.region)));
         }
         match order {
