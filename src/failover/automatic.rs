@@ -60,6 +60,17 @@ pub fn successor(sight: &Sight) -> Option<Region> {
     furthest.map(|(_, region)| region.clone())
 }
 
+impl FailoverConfig {
+    /// Whether no primary has been known for long enough, and nobody is about to give one: who moves
+    /// it by hand is not overtaken. Pure.
+    fn is_due(&self, missed: Duration, moving: bool) -> Result<(), &'static str> {
+        if missed < Duration::from_millis(self.after_ms) {
+            return Err("no primary is known; it may come back");
+        }
+        if moving { Err("a move is under way") } else { Ok(()) }
+    }
+}
+
 impl Loop for AutomaticLoop {
     const NAME: &'static str = "failover.automatic";
 
@@ -68,8 +79,10 @@ impl Loop for AutomaticLoop {
         let known = matches!(self.topology.primary(), PrimaryAt::Here(_) | PrimaryAt::Peer(..));
         self.missed_since = self.missed_since.or(Some(now)).filter(|_| !known);
         let Some(since) = self.missed_since else { return Tick::Idle };
-        if now.saturating_duration_since(since) < Duration::from_millis(self.config.after_ms) {
-            return Tick::Waiting("no primary is known; it may come back".into());
+        let missed = now.saturating_duration_since(since);
+        let moving = self.topology.look(|snapshot| snapshot.awaits_a_primary(now));
+        if let Err(why) = self.config.is_due(missed, moving) {
+            return Tick::Waiting(why.into());
         }
         let sight = self.cluster.observe(op).await;
         match successor(&sight) {
@@ -102,6 +115,15 @@ impl Loop for AutomaticLoop {
 #[cfg(test)]
 mod tests {
     use super::{super::plan::tests::all_well, *};
+
+    #[test]
+    fn a_move_by_hand_is_not_overtaken() {
+        let config = FailoverConfig { after_ms: 3_000, ..FailoverConfig::default() };
+        let (soon, late) = (Duration::from_millis(2_999), Duration::from_millis(3_000));
+        assert!(config.is_due(soon, false).is_err());
+        assert!(config.is_due(late, true).is_err());
+        assert!(config.is_due(late, false).is_ok());
+    }
 
     fn without_a_primary(regions: &[&str]) -> Sight {
         let mut sight = all_well().gone("us-east-1");

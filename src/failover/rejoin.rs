@@ -134,7 +134,11 @@ pub async fn go_back(
                 }
             };
             order(&asker, Order::Start, agent_max, op).await?;
-            format!("{how}; what it had is kept in {kept}")
+            let unread = match lost {
+                Some(_) => "",
+                None => ". Its journal could not be read: what it alone had is listed nowhere",
+            };
+            format!("{how}; what it had is kept in {kept}{unread}")
         }
     };
     streams(&asker, primary, op).await?;

@@ -147,7 +147,8 @@ fn still_unknown(
     unknown: bool,
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
-    if unknown && response.status().is_server_error() {
+    let problem = problem_of(&response).map(|problem| problem.kind().name());
+    if unknown && hold::settles_nothing(response.response(), problem) {
         return response.error_response(self::unknown(state));
     }
     response

@@ -13,7 +13,7 @@ use super::{
     request::RequestState,
 };
 use crate::{
-    routing::{PrimaryView, envelope::Bearer},
+    routing::{PrimaryView, envelope::Bearer, forward::is_of_this_attempt},
     topology::PrimaryAt,
     vocab::{Epoch, Region},
 };
@@ -88,8 +88,9 @@ pub async fn carry(
             };
             let problem = match answer {
                 Ok(answer) => match before.filter(unknown) {
-                    // It tells of this attempt, not of the one before.
-                    Some(before) if answer.status().is_server_error() => before,
+                    Some(before) if settles_nothing(&answer, state.facts.borrow().problem) => {
+                        before
+                    }
                     _ => return Ok(Carried::Answered(answer)),
                 },
                 Err(problem) => before.filter(unknown).unwrap_or(problem),
@@ -108,6 +109,12 @@ pub async fn carry(
             _ => return Err(before.unwrap_or_else(none)),
         }
     }
+}
+
+/// Whether an attempt before this answer's may have been carried out all the same.
+#[must_use]
+pub fn settles_nothing(answer: &HttpResponse, problem: Option<&str>) -> bool {
+    is_of_this_attempt(answer.status().as_u16(), problem)
 }
 
 /// Of an attempt that was given up because its primary is none any more.

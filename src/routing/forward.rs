@@ -67,12 +67,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Does this tell of the attempt it answers only, and not of the write? It may then have been
-    /// carried out by an attempt before. So it is with all that is judged before the journal is
-    /// asked and can change meanwhile: the write itself may have ended the credential.
     fn is_of_this_attempt(&self) -> bool {
-        matches!(self.status, 401 | 403 | 408 | 421 | 500..=599)
-            || self.problem().is_some_and(|problem| problem.starts_with("bookmark-"))
+        is_of_this_attempt(self.status, self.problem().as_deref())
     }
 
     fn is_of_an_ending_process(&self) -> bool {
@@ -98,6 +94,15 @@ impl Incoming {
     fn is_in_flight(&self) -> bool {
         self.status == 409 && self.problem().as_deref() == Some("idempotency-in-flight")
     }
+}
+
+/// Does an answer tell of the attempt it answers only, and not of the write? It may then have been
+/// carried out by an attempt before. So it is with all that is judged before the journal is asked
+/// and can change meanwhile: the write itself may have ended the credential.
+#[must_use]
+pub fn is_of_this_attempt(status: u16, problem: Option<&str>) -> bool {
+    matches!(status, 401 | 403 | 408 | 421 | 429 | 500..=599)
+        || problem.is_some_and(|problem| problem.starts_with("bookmark-"))
 }
 
 pub enum Body {

@@ -104,6 +104,9 @@ pub enum PrimaryAt {
 pub enum Quarantine {
     /// A primary of an epoch that has ended.
     Deposed,
+    /// A primary whose database has no row of an epoch that began in this very region: it is seen
+    /// before it is read, for a moment, or an older copy was put in its place.
+    Older,
     /// A standby that has come further than its epoch did.
     Diverged,
     /// A primary that has yet to hear, from a majority, that its epoch has not ended.
@@ -115,6 +118,10 @@ impl Quarantine {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Deposed => "quarantined: a later epoch has begun elsewhere; `godwit rejoin` it",
+            Self::Older => {
+                "quarantined: its database lacks an epoch that began here; `godwit promote` another \
+                 region, then `godwit rejoin` this one"
+            }
             Self::Diverged => {
                 "quarantined: it went on where its epoch had ended; `godwit rejoin` it"
             }
@@ -197,8 +204,9 @@ impl Snapshot {
         let after = self.starts().filter(|start| start.epoch > own.epoch());
         let next = after.min_by_key(|start| start.epoch);
         match (own.role, next) {
-            // Just promoted, its own epoch's row yet to be written, is no reason.
-            (Role::Primary, Some(next)) if next.region != self.region => Some(Quarantine::Deposed),
+            (Role::Primary, Some(next)) if next.region == self.region => Some(Quarantine::Older),
+            (Role::Primary, Some(_)) => Some(Quarantine::Deposed),
+            (Role::Primary, None) if self.written > Some(own.epoch()) => Some(Quarantine::Older),
             (Role::Replica, Some(next))
                 if own.lsn > next.start_lsn && own.streaming != Some(true) =>
             {

@@ -134,7 +134,16 @@ fn a_primary_of_an_older_epoch_serves_nothing() {
     let newer = peer(Role::Primary, 9, &[(1, 0), (2, 4), (3, 4)], clock.monotonic());
     topology.publish_peer(&us, newer);
     assert_eq!(quarantine(), Some(Quarantine::Deposed));
-    assert_eq!(topology.primary(), PrimaryAt::Peer(us, Epoch::new(3).unwrap()));
+    assert_eq!(topology.primary(), PrimaryAt::Peer(us.clone(), Epoch::new(3).unwrap()));
+    assert!(topology.look(|snapshot| snapshot.readable().is_none()));
+    // What began here and is not in the database here: an older copy of it runs.
+    let forgotten = own(Role::Primary, 5, &[(1, 0)], clock.monotonic());
+    topology.publish_own(Some(forgotten));
+    topology.publish_peer(&us, peer(Role::Replica, 5, &[(1, 0)], clock.monotonic()));
+    assert_eq!(quarantine(), Some(Quarantine::Older));
+    let told = peer(Role::Replica, 9, &[(1, 0), (2, 4)], clock.monotonic());
+    topology.publish_peer(&us, told);
+    assert_eq!(quarantine(), Some(Quarantine::Older));
     assert!(topology.look(|snapshot| snapshot.readable().is_none()));
 }
 
