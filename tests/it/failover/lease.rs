@@ -13,6 +13,8 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use godwit::lab::{Direction, Spec};
 use reqwest::Method;
+use serde_json::json;
+use sqlx::Connection as _;
 use std::{
     fs,
     net::SocketAddr,
@@ -90,6 +92,56 @@ pub async fn an_isolated_primary_acknowledges_nothing_past_its_lease() -> anyhow
         );
         ensure!(again < TERM + AGAIN, "{again:?}");
         told_the_truth(cluster, US, &collection, &shots).await
+    })
+    .await
+}
+
+/// A write that is let into the database while the lease lasts and commits once it does not: its row
+/// is held meanwhile.
+pub async fn a_commit_that_ends_past_the_lease_is_not_acknowledged() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let mut caller = cluster.caller();
+        let made = caller.create(US, "late", &json!({ "late": false })).await?.wants(201)?;
+        let (id, etag) = (made.id()?, made.etag()?);
+        isolate(cluster)?;
+        // Sent late in the lease, so that it need not wait for the row for long.
+        eventually("the last of the lease", SOON, async || {
+            let told = report(cluster, US).await?;
+            match told["lease_ms"].as_u64() {
+                Some(200..=700) => Ok(()),
+                left => Err(format!("{left:?} ms")),
+            }
+        })
+        .await?;
+        let mut holder = sqlx::PgConnection::connect(&cluster.region(US).global_db).await?;
+        let mut held = holder.begin().await?;
+        let lock = sqlx::query("SELECT FROM item WHERE id = $1::uuid FOR UPDATE").bind(&id);
+        lock.execute(&mut *held).await?;
+        let mut writer = cluster.caller();
+        let path = client::item("late", &id);
+        let ask = writer.ask(US, Method::PUT, &path).header("if-match", &etag);
+        let put = ask.header("idempotency-key", "late").json(&json!({ "late": true })).send();
+        let past = async {
+            eventually("the end of the lease", SOON, async || {
+                let told = report(cluster, US).await?;
+                if told["writable"] == false { Ok(()) } else { Err(told.to_string()) }
+            })
+            .await?;
+            held.rollback().await.context("the row could not be let go")
+        };
+        let (put, ()) = tokio::try_join!(put, past)?;
+        put.wants_problem(503, "outcome-unknown")?;
+        let version = sqlx::query_as("SELECT version FROM item WHERE id = $1::uuid").bind(&id);
+        let (version,): (i64,) = version.fetch_one(&mut holder).await?;
+        ensure!(version == 2, "it was not committed, so that nothing was shown");
+        cluster.lab.heal();
+        // Nobody has taken over meanwhile: it counts after all.
+        eventually("what became of it", SOON, async || {
+            let asked = cluster.caller().get(US, "/v1/writes/late").await;
+            let asked = asked.map_err(|error| format!("{error:#}"))?;
+            if asked.json()["status"] == "committed" { Ok(()) } else { Err(asked.to_string()) }
+        })
+        .await
     })
     .await
 }

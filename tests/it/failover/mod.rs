@@ -43,6 +43,7 @@ pub fn trials() -> Vec<Trial> {
     trials! {
         run_alone lease::{
             an_isolated_primary_acknowledges_nothing_past_its_lease,
+            a_commit_that_ends_past_the_lease_is_not_acknowledged,
             one_process_cut_off_fences_nobody_but_itself,
             a_redis_that_restarts_costs_a_pause_at_most,
             a_restarted_primary_waits_for_its_lease,

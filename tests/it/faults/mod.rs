@@ -53,6 +53,7 @@ pub fn trials() -> Vec<Trial> {
             a_write_that_no_second_region_has_is_not_acknowledged,
             a_revocation_that_no_second_region_has_is_not_acknowledged,
         }
+        run_alone quorum::{what_a_replica_has_shown_the_primary_shows_too}
         run envelope::{
             a_forwarded_request_is_believed_only_as_it_was_sealed,
             the_public_listener_knows_no_envelope,
