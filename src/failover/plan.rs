@@ -46,7 +46,7 @@ pub enum Step {
     Promote,
     /// The epoch begins, and with it the target takes writes.
     Begin,
-    /// The others follow it.
+    /// The others follow the target: a standby of a standby goes over with it.
     Follow { regions: Vec<Region> },
     /// Every region that answers sends its writes there.
     Verify,
@@ -309,20 +309,17 @@ impl View<'_> {
             }
         }
         let others: Vec<Region> = self.strays().filter(|region| region != from).collect();
-        // The others stop receiving first, while writes go on: what the fenced primary still logs
-        // by itself must not take them past where the epoch will begin.
+        // The others leave the primary first, while writes go on: what it still logs by itself once
+        // fenced must not take them past where the epoch will begin. From the target they receive no
+        // more than it has.
         let first = [
             Step::Promise,
             Step::Detach { regions: others.clone() },
+            Step::Follow { regions: others },
             Step::Fence { region: from.clone() },
             Step::CatchUp,
         ];
-        let last = [
-            Step::Release,
-            Step::Follow { regions: others },
-            Step::Verify,
-            Step::Rejoin { region: from.clone() },
-        ];
+        let last = [Step::Release, Step::Verify, Step::Rejoin { region: from.clone() }];
         first.into_iter().chain(begins).chain(last).collect()
     }
 
@@ -345,6 +342,7 @@ impl View<'_> {
         let own = self.seen.instance.as_ref().ok();
         let is_standby = own.is_some_and(|own| own.role == Role::Replica);
         let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+        let mut lossless = false;
         if let Some(own) = own.filter(|_| is_standby) {
             let ahead = standbys.iter().filter(|(_, other)| other.reaches() > own.reaches());
             if let Some((region, other)) = ahead.max_by_key(|(_, other)| other.reaches()) {
@@ -354,6 +352,7 @@ impl View<'_> {
                 ));
             }
             let loss = self.possible_loss(&standbys, durability);
+            lossless = loss.is_empty();
             if accept_data_loss {
                 notes = loss;
             } else {
@@ -366,11 +365,20 @@ impl View<'_> {
         self.reasons.extend(reasons);
         self.notes.extend(notes);
         let others: Vec<Region> = self.strays().filter(|region| region != from).collect();
-        let mut steps = vec![Step::Promise, Step::WaitOut];
-        if is_standby {
-            steps.push(Step::Detach { regions: detach });
+        // Both before the promotion, so that whoever follows goes over with the target at once.
+        let detach = is_standby.then_some(Step::Detach { regions: detach });
+        let ready = detach.into_iter().chain([Step::Follow { regions: others }]);
+        let mut steps = vec![Step::Promise];
+        if lossless {
+            // Whom nobody receives from acknowledges nothing: what is left of its lease is time to
+            // get ready in.
+            steps.extend(ready.chain([Step::WaitOut]));
+        } else {
+            // Until then it may acknowledge more, and whoever still receives that keeps it.
+            steps.push(Step::WaitOut);
+            steps.extend(ready);
         }
-        steps.extend([Step::Promote, Step::Begin, Step::Follow { regions: others }, Step::Verify]);
+        steps.extend([Step::Promote, Step::Begin, Step::Verify]);
         steps
     }
 

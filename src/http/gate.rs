@@ -200,6 +200,11 @@ async fn still(
                 response.error_response(no_primary())
             }
         }
+        // Of what it has read, no position could be told that is true.
+        None if !route.is_write() && !app.topology.is_of_its_epoch(state.op().deadline).await => {
+            let why = Problem::new(Kind::Unavailable, "The primary is moving.");
+            response.error_response(why.told_by_the_primary())
+        }
         None => response,
     }
 }
@@ -382,8 +387,7 @@ fn permit(route: &Route, principal: &Principal) -> Result<(), Problem> {
 fn view(app: &App, bookmark: Option<Bookmark>) -> View {
     let now = app.clock.monotonic();
     let (local, lag) = app.topology.look(|snapshot| {
-        let readable = snapshot.readable().filter(|_| !snapshot.hands_over(now));
-        let local = readable.map(|own| match bookmark {
+        let local = snapshot.tellable(now).map(|own| match bookmark {
             Some(bookmark) => own.standing(bookmark),
             None => At::Reached,
         });
@@ -500,9 +504,12 @@ async fn instead_of_a_dead_replica(
     if !died || route.intent != Intent::Read {
         return response;
     }
-    let PrimaryView::Peer(to, epoch) = app.primary() else {
-        return response;
-    };
+    let mut primary = app.primary();
+    if !matches!(primary, PrimaryView::Peer(..)) && hold::is_moving(app) {
+        let next = hold::next_primary(app, state, app.clock.monotonic()).await;
+        primary = next.unwrap_or(primary);
+    }
+    let PrimaryView::Peer(to, epoch) = primary else { return response };
     let request = response.request().clone();
     match hop::carry(app, state, &request, &to, epoch, bearer, Bytes::new()).await {
         Ok(answer) => {

@@ -85,7 +85,8 @@ mod tests {
         let start = EpochStart { epoch: Epoch::FIRST, start_lsn: Lsn::new(0), region };
         let history = Arc::new(EpochHistory::new(vec![start]).unwrap());
         let (lsn, streaming) = (Lsn::new(lsn), Some(true));
-        Own { role, lsn, confirmed: None, history, streaming, read_only: false, asked_at }
+        let (confirmed, read_only, unbegun) = (None, false, false);
+        Own { role, lsn, confirmed, history, streaming, read_only, unbegun, asked_at }
     }
 
     #[test]

@@ -246,6 +246,21 @@ impl Topology {
         seen && self.primary() == PrimaryAt::Here(epoch)
     }
 
+    /// Whether what was read here up to now is of an epoch that this region knows: while the primary
+    /// moves a replica can be ahead of it for a moment.
+    pub async fn is_of_its_epoch(&self, deadline: Instant) -> bool {
+        let read_at = self.now();
+        if self.look(|snapshot| snapshot.moving().is_none()) {
+            return true;
+        }
+        let _waiter = Waiter::register(&self.inner);
+        let mut snapshots = self.subscribe();
+        let fresh = snapshots
+            .wait_for(|snapshot| snapshot.own.as_ref().is_none_or(|own| own.asked_at >= read_at));
+        let seen = matches!(tokio::time::timeout_at(deadline.into(), fresh).await, Ok(Ok(_)));
+        seen && self.look(|snapshot| snapshot.own.as_ref().is_some_and(|own| !own.unbegun))
+    }
+
     /// Waits until an epoch after this one is known of.
     pub async fn is_deposed(&self, epoch: Epoch) {
         let mut snapshots = self.subscribe();
@@ -296,8 +311,13 @@ impl Topology {
         });
     }
 
-    fn publish_own(&self, own: Option<Own>) {
+    fn publish_own(&self, mut own: Option<Own>) {
         let now = self.now();
+        if let Some(own) = own.as_mut().filter(|own| own.unbegun) {
+            let known = self.look(|snapshot| snapshot.own.as_ref().map(Own::position));
+            let known = known.filter(|known| known.epoch == own.epoch());
+            own.lsn = known.map_or(own.lsn, |known| known.lsn.min(own.lsn));
+        }
         let mut tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = &own {
             tracker.note_local(now, own.position());

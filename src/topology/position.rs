@@ -48,6 +48,7 @@ impl PositionLoop {
             history: Arc::new(row.history),
             streaming: row.streaming,
             read_only: row.read_only,
+            unbegun: row.unbegun,
             asked_at,
         })
     }

@@ -55,6 +55,9 @@ pub struct Own {
     pub streaming: Option<bool>,
     /// A primary that was fenced: it takes no writes.
     pub read_only: bool,
+    /// A replica of an instance that was promoted, whose epoch it has yet to read of. What lies past
+    /// that promotion is not of the epoch that it knows.
+    pub unbegun: bool,
     /// When the question was sent: what was committed before is covered by `lsn` on a primary.
     pub asked_at: Instant,
 }
@@ -221,6 +224,12 @@ impl Snapshot {
     #[must_use]
     pub fn readable(&self) -> Option<&Own> {
         self.own.as_ref().filter(|_| self.quarantine().is_none())
+    }
+
+    /// The same, when a position of it may be told too.
+    #[must_use]
+    pub fn tellable(&self, now: Instant) -> Option<&Own> {
+        self.readable().filter(|own| !own.unbegun && !self.hands_over(now))
     }
 
     /// Notes a promise that is heard of for the first time.

@@ -24,6 +24,7 @@ fn own(role: Role, lsn: u64, epochs: &[(u32, u64)], asked_at: Instant) -> Own {
         confirmed: None,
         streaming: None,
         read_only: false,
+        unbegun: false,
         asked_at,
     }
 }
@@ -240,4 +241,34 @@ async fn a_write_is_kept_elsewhere_once_a_replica_of_its_epoch_has_come_to_it() 
     assert!(told(Role::Replica, 50, &both, None).await);
     let alone = Topology::new(us, [], Duration::from_secs(3), LeaseConfig::default(), clock);
     assert!(alone.wait_elsewhere(at, past).await, "there is nowhere else");
+}
+
+#[tokio::test]
+async fn what_a_replica_has_of_an_epoch_that_has_not_begun_is_not_told() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let replica = |lsn, unbegun| {
+        let asked_at = clock.monotonic();
+        let known = own(Role::Replica, lsn, &[(1, 0)], asked_at);
+        Own { unbegun, streaming: Some(true), ..known }
+    };
+    let deadline = clock.monotonic();
+    topology.publish_own(Some(replica(5, false)));
+    // Nothing moves: a read need not wait for another look.
+    clock.advance(Duration::from_millis(1));
+    assert!(topology.is_of_its_epoch(deadline).await);
+    let epoch = Epoch::new(2).unwrap();
+    let promise = Promise { epoch, region: region("us-east-1"), planned: false };
+    topology.publish_promise(Some(promise));
+    assert!(!topology.is_of_its_epoch(deadline).await, "an old look is none");
+    topology.publish_own(Some(replica(6, false)));
+    assert!(topology.is_of_its_epoch(deadline).await);
+    assert!(topology.look(|snapshot| snapshot.tellable(clock.monotonic()).is_some()));
+    // Its primary was promoted, and what it wrote since is of no epoch that is known.
+    topology.publish_own(Some(replica(9, true)));
+    assert!(!topology.is_of_its_epoch(deadline).await);
+    topology.look(|snapshot| {
+        assert!(snapshot.tellable(clock.monotonic()).is_none());
+        assert_eq!(snapshot.own.as_ref().unwrap().lsn, Lsn::new(6));
+    });
 }

@@ -52,6 +52,7 @@ fn reigning() -> (Sight, InstanceRow) {
         history: Arc::new(EpochHistory::new(epochs.clone()).unwrap()),
         streaming: None,
         read_only: false,
+        unbegun: false,
         asked_at: clock.monotonic(),
     };
     let topology = Topology::new(

@@ -210,12 +210,12 @@ fn a_handover_holds_writes_until_the_target_has_all() {
     let expected = [
         Step::Promise,
         Step::Detach { regions: vec![ap.clone()] },
+        Step::Follow { regions: vec![ap] },
         Step::Fence { region: us.clone() },
         Step::CatchUp,
         Step::Promote,
         Step::Begin,
         Step::Release,
-        Step::Follow { regions: vec![ap] },
         Step::Verify,
         Step::Rejoin { region: us },
     ];
@@ -238,19 +238,16 @@ fn a_handover_needs_both_alive_and_close() {
 }
 
 #[test]
-fn a_promotion_waits_the_old_lease_out_before_it_acts() {
+fn a_promotion_waits_the_old_lease_out_and_detaches_before_where_nothing_can_be_lost_by_that() {
     let sight = all_well().gone("us-east-1");
+    let (ap, eu) = (at("ap-south-1"), at("eu-west-1"));
+    let ready =
+        [Step::Detach { regions: vec![ap.clone(), eu] }, Step::Follow { regions: vec![ap] }];
+    let last = [Step::Promote, Step::Begin, Step::Verify];
     let plan = planned(&sight, "eu-west-1", LOSSLESS, Durability::Quorum);
-    let expected = [
-        Step::Promise,
-        Step::WaitOut,
-        Step::Detach { regions: vec![at("ap-south-1"), at("eu-west-1")] },
-        Step::Promote,
-        Step::Begin,
-        Step::Follow { regions: vec![at("ap-south-1")] },
-        Step::Verify,
-    ];
-    assert_eq!(plan.steps, expected);
+    assert_eq!(plan.steps, [&[Step::Promise][..], &ready, &[Step::WaitOut], &last].concat());
+    let plan = planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+    assert_eq!(plan.steps, [&[Step::Promise, Step::WaitOut][..], &ready, &last].concat());
 }
 
 #[test]

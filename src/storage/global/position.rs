@@ -25,6 +25,9 @@ pub struct PositionRow {
     pub streaming: Option<bool>,
     /// On a standby: how much log has come in, replayed or not.
     pub receive_lsn: Option<Lsn>,
+    /// On a standby: its log comes from an instance that was promoted, and whose epoch has not come
+    /// in yet.
+    pub unbegun: bool,
 }
 
 impl Global {
@@ -54,6 +57,7 @@ struct Stored {
     read_only: bool,
     confirmed: Option<String>,
     receive_lsn: Option<String>,
+    unbegun: bool,
     epochs: Option<Vec<i64>>,
     start_lsns: Option<Vec<String>>,
     regions: Option<Vec<String>>,
@@ -76,6 +80,10 @@ async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error>
                     WHERE sync_state IN ('quorum', 'sync'))::text
             END AS confirmed,
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END AS receive_lsn,
+            pg_is_in_recovery() AND coalesce(
+                (SELECT received_tli FROM pg_stat_wal_receiver) >
+                (SELECT timeline FROM cluster_epoch ORDER BY epoch DESC LIMIT 1), false)
+                AS "unbegun!",
             array_agg(epoch ORDER BY epoch) AS epochs,
             array_agg(start_lsn::text ORDER BY epoch) AS start_lsns,
             array_agg(region ORDER BY epoch) AS regions
@@ -110,6 +118,7 @@ impl TryFrom<Stored> for PositionRow {
             confirmed: stored.confirmed.as_deref().map(parsed).transpose()?,
             streaming: stored.streaming,
             receive_lsn: stored.receive_lsn.as_deref().map(parsed).transpose()?,
+            unbegun: stored.unbegun,
         })
     }
 }

@@ -1,12 +1,19 @@
 //! `promote`, killed wherever it is, and run again.
 
 use super::{command, equal, now, reigns, rejoin, said, since, slots, target};
-use crate::harness::{self, AP, Cluster, EU, REGIONS, US};
+use crate::{
+    client::Caller,
+    harness::{self, AP, Cluster, EU, REGIONS, US},
+};
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Wan};
 use serde_json::Value;
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 /// The steps of a promotion after each of which it is killed; the one that is left verifies.
 const STEPS: usize = 6;
@@ -40,6 +47,43 @@ async fn killed_after(cluster: &Cluster, to: &str, count: usize) -> anyhow::Resu
     anyhow::bail!("promote {to} ended before its step {count}: {told:#?}")
 }
 
+/// Sessions that go on reading where the primary is not. What a replica has shown them is in every
+/// epoch after: a promotion keeps all that the furthest has.
+struct Reading {
+    stop: CancellationToken,
+    sessions: JoinSet<anyhow::Result<usize>>,
+}
+
+impl Reading {
+    fn begin(cluster: &Cluster, regions: &[&'static str]) -> Self {
+        let stop = CancellationToken::new();
+        let mut sessions = JoinSet::new();
+        for at in regions {
+            sessions.spawn(read_on(cluster.caller(), at, stop.clone()));
+        }
+        Self { stop, sessions }
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        for read in self.sessions.join_all().await {
+            let read = read?;
+            ensure!(read > 10, "{read} reads are no test");
+        }
+        Ok(())
+    }
+}
+
+async fn read_on(mut caller: Caller, at: &str, stop: CancellationToken) -> anyhow::Result<usize> {
+    let mut count = 0;
+    while !stop.is_cancelled() {
+        let read = caller.get(at, "/v1/collections/reigns/items?limit=1").await?;
+        ensure!(read.problem() != "bookmark-lost", "{at}: {read}");
+        count += usize::from(read.status == 200);
+    }
+    Ok(count)
+}
+
 pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() -> anyhow::Result<()>
 {
     harness::own("resumed", shape, async |cluster| {
@@ -47,7 +91,9 @@ pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() ->
         let mut from = US;
         for ((count, epoch), to) in (1..).zip(2..).zip(TOUR) {
             reigns(cluster, from, epoch - 1, &[from]).await?;
+            let alive: Vec<&str> = REGIONS.into_iter().filter(|name| *name != from).collect();
             cluster.lab.kill(&target(from)).await?;
+            let reading = Reading::begin(cluster, &alive);
             let told = killed_after(cluster, to, count).await?;
             let promote = ["promote", to, "--yes", "--accept-data-loss"];
             let again = command(cluster, &promote).output().await?;
@@ -55,8 +101,8 @@ pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() ->
             ensure!(again.status.success(), "{}", told());
             let report: Value = serde_json::from_slice(&again.stdout)?;
             ensure!(report["epoch"] == epoch && report["region"] == to, "{report} {}", told());
-            let alive: Vec<&str> = REGIONS.into_iter().filter(|name| *name != from).collect();
             reigns(cluster, to, epoch, &alive).await.with_context(told)?;
+            reading.end().await.with_context(told)?;
             cluster.lab.restart(&target(from)).await?;
             rejoin(cluster, from).await.with_context(told)?;
             eprintln!("killed after step {count}: in {to}, {:?}", since(began));
