@@ -78,6 +78,7 @@ pub enum Fault {
     KillPrimary,
     KillPostgres,
     PausePrimary,
+    WakeAlone,
     CutOne,
     CutBoth,
     Delay,
@@ -90,6 +91,7 @@ pub enum Fault {
     PageBoundary,
     DoublePromote,
     Failback,
+    KillUnreplicated,
     None,
     RestartPrimary,
     RestartReplicaApi,
@@ -137,10 +139,11 @@ impl Scene {
 }
 
 impl Fault {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::KillPrimary,
         Self::KillPostgres,
         Self::PausePrimary,
+        Self::WakeAlone,
         Self::CutOne,
         Self::CutBoth,
         Self::Delay,
@@ -153,6 +156,7 @@ impl Fault {
         Self::PageBoundary,
         Self::DoublePromote,
         Self::Failback,
+        Self::KillUnreplicated,
         Self::None,
         Self::RestartPrimary,
         Self::RestartReplicaApi,
@@ -160,10 +164,12 @@ impl Fault {
         Self::RestartRedis,
     ];
 
-    /// The suite at the end of `shared/postgres.md`; rounds without a named fault go through it.
+    /// The suite at the end of `shared/postgres.md`, and two that its rules depend on most: a primary
+    /// that nobody can tell of its end, and a loss that is certain with `async`. Rounds without a
+    /// named fault go through it.
     #[must_use]
     pub fn suite() -> &'static [Self] {
-        &Self::ALL[..15]
+        &Self::ALL[..17]
     }
 
     /// Name, and what happens in a sentence.
@@ -179,6 +185,10 @@ impl Fault {
             Self::PausePrimary => {
                 ("pause-primary", "The primary region stands still, is replaced, and wakes up.")
             }
+            Self::WakeAlone => (
+                "wake-alone",
+                "The primary stands still, is replaced, and wakes up cut off: nobody can tell it.",
+            ),
             Self::CutOne => {
                 ("cut-one", "The primary and one replica do not hear each other for a while.")
             }
@@ -215,6 +225,10 @@ impl Fault {
             Self::Failback => {
                 ("failback", "The primary is lost, replaced, rejoined and made the primary again.")
             }
+            Self::KillUnreplicated => (
+                "kill-unreplicated",
+                "The primary is cut off, takes its own clients' writes for a second more, and dies.",
+            ),
             Self::None => ("none", "Nothing is broken."),
             Self::RestartPrimary => {
                 ("restart-primary", "The primary's database ends without warning and starts again.")
@@ -290,6 +304,7 @@ impl Fault {
                 let lost = [done(Act::Pause(at(None))), promote(), survivors(), hold(10)].concat();
                 [lost, done(Act::Resume(at(None))), hold(3), rejoin()].concat()
             }
+            Self::WakeAlone => scene.wake_alone(promote(), rejoin()),
             Self::CutOne => {
                 let cut = done(Act::Cut(primary.clone(), target.clone()));
                 let hearing = std::iter::once(primary).chain(&scene.others).cloned().collect();
@@ -300,6 +315,7 @@ impl Fault {
                 let lost = [scene.isolate(), hold(8), promote(), survivors(), hold(4)].concat();
                 [lost, heal(), hold(3), rejoin()].concat()
             }
+            Self::KillUnreplicated => scene.kill_unreplicated(promote(), rejoin()),
             Self::Delay => {
                 [done(Act::Slow(primary.clone(), 300)), hold(5), all(), heal(), all()].concat()
             }
@@ -339,22 +355,49 @@ impl Fault {
 }
 
 impl Scene {
+    fn whole(&self) -> Place {
+        Place { region: self.primary.clone(), part: None }
+    }
+
+    /// Until all has been healed it hears of no other epoch: its own lease alone can stop it.
+    fn wake_alone(&self, promote: Vec<Step>, rejoin: Vec<Step>) -> Vec<Step> {
+        let lost = [vec![Step::Do(Act::Pause(self.whole()))], self.isolate(), promote].concat();
+        let alone = vec![
+            Step::Writes(self.replicas()),
+            Step::Do(Act::Resume(self.whole())),
+            Step::Hold(Duration::from_secs(4)),
+            Step::Do(Act::Heal),
+            Step::Hold(Duration::from_secs(1)),
+        ];
+        [lost, alone, rejoin].concat()
+    }
+
+    /// What the cut holds back would be delivered, were it healed before the primary is replaced.
+    fn kill_unreplicated(&self, promote: Vec<Step>, rejoin: Vec<Step>) -> Vec<Step> {
+        let dies = vec![Step::Hold(Duration::from_secs(1)), Step::Do(Act::Kill(self.whole()))];
+        let back = vec![
+            Step::Writes(self.replicas()),
+            Step::Do(Act::Heal),
+            Step::Do(Act::Start(self.whole())),
+        ];
+        [self.isolate(), dies, promote, back, rejoin].concat()
+    }
+
     /// The link is healed only once the primary has been replaced: what it holds would be
     /// delivered.
     fn laggard(&self, rejoin: Vec<Step>) -> Vec<Step> {
-        let whole = || Place { region: self.primary.clone(), part: None };
         let Some(further) = self.others.first().cloned() else {
             return vec![Step::Hold(Duration::from_secs(1))];
         };
         let mut steps = vec![
             Step::Do(Act::Cut(self.primary.clone(), self.target.clone())),
             Step::Hold(Duration::from_secs(3)),
-            Step::Do(Act::Kill(whole())),
+            Step::Do(Act::Kill(self.whole())),
             Step::Refused(Act::Promote(self.target.clone())),
             Step::Do(Act::Promote(further)),
             Step::Writes(self.replicas()),
             Step::Do(Act::Heal),
-            Step::Do(Act::Start(whole())),
+            Step::Do(Act::Start(self.whole())),
         ];
         steps.extend(rejoin);
         steps
@@ -426,7 +469,7 @@ mod tests {
             assert_eq!(fault.name().parse::<Fault>().unwrap(), fault);
         }
         assert!("earthquake".parse::<Fault>().is_err());
-        assert_eq!(Fault::suite().last(), Some(&Fault::Failback));
+        assert_eq!(Fault::suite().last(), Some(&Fault::KillUnreplicated));
     }
 
     /// What was broken is made good, and the last thing is that everyone can write.
