@@ -1,7 +1,7 @@
 # The commands a new user types. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check fmt bench setup prepare
+.PHONY: help up down test broken check fmt bench setup prepare
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,10 @@ down: ## stop what `make up DETACH=1` started
 test: ## every test that decides whether a change is good
 	@.ci/setup tools
 	@.ci/test
+
+broken: ## the server that is broken on purpose, for the tests of the drill
+	@cargo build --locked --features broken --bin godwit-broken
+	@touch "$${CARGO_TARGET_DIR:-target}/debug/godwit-broken" # As new as what was built before it, though nothing had changed.
 
 check: ## format, lints, dependency audit
 	@.ci/setup tools

@@ -1,6 +1,10 @@
 //! `godwit serve`: one region's process.
 
-use crate::{assembly, config::Config, telemetry};
+use crate::{
+    assembly,
+    config::{Config, broken},
+    telemetry,
+};
 use std::path::PathBuf;
 
 /// Serve one region: the API, the internal listener for the other regions, metrics and probes.
@@ -22,6 +26,12 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let process = assembly::build(config, guard.telemetry())?;
+            if let Some(word) = broken::word() {
+                tracing::warn!(
+                    word,
+                    "this server is broken on purpose: it proves that a drill finds it"
+                );
+            }
             tracing::info!(region = %process.app.region, process = %process.app.process, "serving");
             process.run().await
         })

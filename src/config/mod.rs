@@ -3,6 +3,7 @@
 //! holds the value, for secrets). Unknown keys, and values that make no sense together, refuse to
 //! start. This room alone reads the environment.
 
+pub mod broken;
 mod cluster;
 mod database;
 mod failover;

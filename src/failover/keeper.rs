@@ -9,7 +9,7 @@
 
 use super::region::{Upstreams, standbys as told};
 use crate::{
-    config::{Config, Durability},
+    config::{Config, Durability, broken::fencing_off},
     loops::{Loop, Schedule, Tick},
     storage::{
         control::{ControlError, DatabaseControl, InstanceRow, StandbyRow, any_of},
@@ -172,7 +172,7 @@ fn deeds(
     if !row.in_recovery {
         let deposed = snapshot.quarantine() == Some(Quarantine::Deposed);
         if deposed || (snapshot.reign().is_some() && *held == Some(false)) {
-            if !row.read_only {
+            if !row.read_only && !fencing_off() {
                 deeds.push(Deed::Fence);
             }
         } else if row.read_only

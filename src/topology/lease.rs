@@ -23,7 +23,7 @@ pub use grantor::Grantor;
 pub use renewal::{Granting, RenewalLoop};
 
 use crate::{
-    config::LeaseConfig,
+    config::{LeaseConfig, broken::fencing_off},
     telemetry::metrics::LeaseAnswer,
     vocab::{Epoch, Region},
 };
@@ -268,6 +268,9 @@ pub fn release(found: &Found, epoch: Epoch, term_ms: u64) -> Option<Record> {
     Some(record)
 }
 
+/// Of the sabotage: longer than any drill.
+const NO_END_MS: u64 = 86_400_000;
+
 /// What this process was granted.
 #[derive(Debug, Default)]
 pub struct Hold {
@@ -288,7 +291,8 @@ impl Hold {
             // What was granted to one epoch is not another's.
             *self = Self { epoch: Some(epoch), until: BTreeMap::new() };
         }
-        let life = Duration::from_millis(config.term_ms - config.margin_ms);
+        let life_ms = if fencing_off() { NO_END_MS } else { config.term_ms - config.margin_ms };
+        let life = Duration::from_millis(life_ms);
         let until = self.until.entry(region.clone()).or_insert(sent_at);
         *until = (*until).max(sent_at + life);
     }

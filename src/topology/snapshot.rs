@@ -5,7 +5,10 @@ use super::{
     lease::Promise,
     report::{Role, TopologyReport},
 };
-use crate::vocab::{Bookmark, Epoch, EpochHistory, EpochStart, Lsn, Region, Standing};
+use crate::{
+    config::broken,
+    vocab::{Bookmark, Epoch, EpochHistory, EpochStart, Lsn, Region, Standing},
+};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -145,7 +148,7 @@ impl Own {
     #[must_use]
     pub fn standing(&self, bookmark: Bookmark) -> Standing {
         let seen = self.confirmed.map_or(self.lsn, |confirmed| confirmed.min(self.lsn));
-        self.history.standing(seen, bookmark)
+        self.history.standing(seen, broken::bookmark(bookmark, self.epoch()))
     }
 }
 

@@ -1,6 +1,13 @@
 //! The drill, on a laboratory of its own: what it breaks without moving the primary must come out
 //! clean, and what it saves must be there.
 
+mod broken;
+
+pub use broken::{
+    a_bookmark_from_before_the_commit_is_found_out, a_bookmark_without_its_epoch_is_found_out,
+    a_primary_that_is_never_fenced_is_found_out,
+};
+
 use crate::harness::{self, Cluster};
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Wan};

@@ -48,7 +48,12 @@ fn trials() -> Vec<Trial> {
             a_session_reads_its_writes_in_every_region_and_never_goes_back,
             without_the_bookmark_reads_are_stale,
         }
-        run drill::{a_drill_that_moves_nothing_is_clean_and_leaves_its_report}
+        run drill::{
+            a_primary_that_is_never_fenced_is_found_out,
+            a_bookmark_without_its_epoch_is_found_out,
+            a_bookmark_from_before_the_commit_is_found_out,
+            a_drill_that_moves_nothing_is_clean_and_leaves_its_report,
+        }
         run consistency::{a_delayed_replica_answers_as_it_is_asked}
         run limits::{a_credential_has_one_bucket_in_a_region}
         run bad_input::{

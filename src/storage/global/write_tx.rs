@@ -7,12 +7,19 @@ use super::{
     warned::warned,
 };
 use crate::{
+    config::broken::insert_position,
     storage::{CommitError, StorageError, TenantScope},
     vocab::{Bookmark, Epoch, IdempotencyKey, Op},
 };
 use futures_util::FutureExt as _;
 use sqlx::{PgConnection, Postgres, Row as _, pool::PoolConnection};
 use std::time::Duration;
+
+const COMMIT: &str = "COMMIT; SELECT pg_current_wal_flush_lsn()::text";
+/// Of the sabotage: the position is taken before the commit, and kept by the session.
+const BEGIN_TOO_EARLY: &str =
+    "BEGIN; SELECT set_config('godwit.begun_at', pg_current_wal_insert_lsn()::text, false)";
+const COMMIT_TOO_EARLY: &str = "COMMIT; SELECT current_setting('godwit.begun_at')";
 
 /// A transaction that belongs to one epoch: it does nothing on a database that is in another one,
 /// in recovery, or fenced.
@@ -65,7 +72,8 @@ impl WriteTx {
             let (op, state) = (op.clone(), State::Busy);
             let mut tx = Self { connection, epoch, op, state, failed: false, checked: false };
             // Plain BEGIN: asking for READ WRITE would step over a fence.
-            match sqlx::raw_sql("BEGIN").execute(&mut *tx.connection).await {
+            let begin = if insert_position() { BEGIN_TOO_EARLY } else { "BEGIN" };
+            match sqlx::raw_sql(begin).execute(&mut *tx.connection).await {
                 Ok(_) => {
                     tx.state = State::Open;
                     return Ok(tx);
@@ -166,7 +174,8 @@ impl WriteTx {
             return Err(CommitError::RolledBack(StorageError::Timeout));
         }
         self.state = State::Busy;
-        let commit = sqlx::raw_sql("COMMIT; SELECT pg_current_wal_flush_lsn()::text");
+        let commit = if insert_position() { COMMIT_TOO_EARLY } else { COMMIT };
+        let commit = sqlx::raw_sql(commit);
         let commit = warned(commit.fetch_one(&mut *self.connection));
         let (outcome, warning) = match tokio::time::timeout(bound, commit).await {
             Ok((outcome, warning)) => (Ok(outcome), warning),

@@ -1,0 +1,73 @@
+//! The checker is tested against servers that break one rule each (`src/config/broken.rs`): a drill
+//! that passes one of them is worth nothing.
+
+use crate::harness::{self, Cluster};
+use anyhow::{Context as _, bail, ensure};
+use godwit::lab::Spec;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The server without a fence goes on acknowledging when it wakes up alone.
+pub async fn a_primary_that_is_never_fenced_is_found_out() -> anyhow::Result<()> {
+    finds("fencing", "wake-alone", 30, "two_epochs").await
+}
+
+/// A client that holds the bookmark of a lost write is answered as if nothing had happened.
+pub async fn a_bookmark_without_its_epoch_is_found_out() -> anyhow::Result<()> {
+    finds("bookmark-without-epoch", "kill-unreplicated", 30, "untold").await
+}
+
+/// A replica answers a bookmark before it has the write. Few writes, so that no other one's position
+/// makes up for it.
+pub async fn a_bookmark_from_before_the_commit_is_found_out() -> anyhow::Result<()> {
+    finds("insert-position", "delay", 12, "stale").await
+}
+
+async fn finds(sabotage: &str, fault: &str, rate: u32, breach: &str) -> anyhow::Result<()> {
+    let binary = broken_server()?;
+    let shape = |spec: &mut Spec| {
+        spec.binary = binary;
+        harness::set(spec, "GODWIT_BROKEN", sabotage);
+    };
+    harness::own(&format!("drill-{sabotage}"), shape, async |cluster| {
+        says_that_it_is_broken(cluster, sabotage)?;
+        let (out, rate) = (tempfile::tempdir()?, rate.to_string());
+        let path = out.path().to_str().context("a path")?;
+        let drill = ["drill", "--fault", fault, "--seed", "5", "--rate", &rate, "--out", path];
+        let ended = cluster.command(&drill).await;
+        let report = fs::read(out.path().join("report.json"));
+        let Ok(report) = report else { bail!("the drill came to no report: {ended:?}") };
+        let report: Value = serde_json::from_slice(&report)?;
+        let violations = report["rounds"][0]["verdict"]["violations"].as_array();
+        let found = violations.into_iter().flatten().filter(|one| one["breach"] == breach).count();
+        ensure!(found > 0, "{sabotage} goes unnoticed: {report}");
+        ensure!(ended.is_err(), "the drill ended as if nothing had been found");
+        Ok(())
+    })
+    .await
+}
+
+/// Else it would be the sabotage that fails to show, and not the checker that fails to see.
+fn says_that_it_is_broken(cluster: &Cluster, sabotage: &str) -> anyhow::Result<()> {
+    for region in harness::REGIONS {
+        let log = cluster.log(region)?;
+        let said = log.iter().any(|line| line["fields"]["word"] == sabotage);
+        ensure!(said, "{region} does not say that it is broken");
+    }
+    Ok(())
+}
+
+/// Beside the program, and not older.
+fn broken_server() -> anyhow::Result<PathBuf> {
+    let sound = Path::new(env!("CARGO_BIN_EXE_godwit"));
+    let broken = sound.with_file_name("godwit-broken");
+    let built = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    match built(&broken) {
+        Ok(at) if at >= built(sound)? => Ok(broken),
+        Ok(_) => bail!("{} is older than the program: run `make broken`", broken.display()),
+        Err(_) => bail!("{} is missing: run `make broken`", broken.display()),
+    }
+}
