@@ -52,7 +52,7 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
             match hold::carry(&app, &state, &asked, to, &bearer, &body, None).await {
                 Ok(Carried::Answered(answer)) => request.into_response(answer),
                 Ok(Carried::Here { unknown }) => {
-                    match take_in(&app, route, &state, &mut request, &body) {
+                    match take_in(&app, route, &state, &mut request, &body).await {
                         Ok(()) => {
                             let response = next.call(request).await?;
                             let response = after(&app, route, &state, bearer, body, response).await;
@@ -87,7 +87,7 @@ fn unfenced(problem: Problem) -> Problem {
 }
 
 /// Makes a request that was to be carried elsewhere one of this region.
-fn take_in(
+async fn take_in(
     app: &App,
     route: &Route,
     state: &RequestState,
@@ -97,6 +97,12 @@ fn take_in(
     // Who asks was left to the primary of then: the client asks again, and is known here.
     if state.facts.borrow().principal.is_none() {
         return Err(Problem::new(Kind::NoPrimary, "The primary has moved here; ask again."));
+    }
+    // The epoch that began meanwhile may have lost what the bookmark names.
+    let (intent, bookmark) = (route.intent, state.facts.borrow().bookmark_in);
+    let ask = Ask { intent, consistency: Consistency::Strong, bookmark };
+    if settle(app, state, ask).await? != Decision::Local {
+        return Err(no_primary());
     }
     state.facts.borrow_mut().answered = Some(Answered::Local);
     if route.is_write() {
