@@ -38,6 +38,32 @@ pub async fn a_drill_that_moves_nothing_is_clean_and_leaves_its_report() -> anyh
     .await
 }
 
+/// With `async` the writes are gone that no other region had. Each is in the ledger, and every region
+/// says so to whoever holds its bookmark; else the checker finds it.
+pub async fn what_is_lost_is_listed_and_told() -> anyhow::Result<()> {
+    harness::own(
+        "drill-async",
+        |_| (),
+        async |cluster| {
+            let out = tempfile::tempdir()?;
+            let path = out.path().to_str().context("a path")?;
+            let drill = ["drill", "--fault", "kill-unreplicated", "--seed", "5", "--rate", "30"];
+            let ended = cluster.command(&[&drill[..], &["--out", path]].concat()).await;
+            let report = fs::read(out.path().join("report.json"));
+            let report = report.with_context(|| format!("no report: {ended:?}"))?;
+            let report: Value = serde_json::from_slice(&report)?;
+            let round = &report["rounds"][0];
+            ensure!(round["verdict"]["violations"] == serde_json::json!([]), "{round}");
+            ensure!(round["failures"] == serde_json::json!([]), "{round}");
+            let lost = round["verdict"]["lost"].as_array().context("what was lost")?;
+            ensure!(!lost.is_empty(), "nothing was lost: {round}");
+            ensure!(lost.iter().all(|one| one["fate"] == "lost"), "not in the ledger: {lost:?}");
+            Ok(())
+        },
+    )
+    .await
+}
+
 async fn drill(cluster: &Cluster, fault: &str, out: &Path) -> anyhow::Result<Value> {
     let out = out.to_str().context("a path")?;
     cluster.command(&["drill", "--fault", fault, "--seed", "5", "--rate", "30", "--out", out]).await

@@ -52,6 +52,7 @@ fn trials() -> Vec<Trial> {
             a_primary_that_is_never_fenced_is_found_out,
             a_bookmark_without_its_epoch_is_found_out,
             a_bookmark_from_before_the_commit_is_found_out,
+            what_is_lost_is_listed_and_told,
             a_drill_that_moves_nothing_is_clean_and_leaves_its_report,
         }
         run consistency::{a_delayed_replica_answers_as_it_is_asked}
