@@ -19,7 +19,7 @@ test: ## every test that decides whether a change is good
 
 broken: ## the server that is broken on purpose, for the tests of the drill
 	@cargo build --locked --features broken --bin godwit-broken
-	@touch "$${CARGO_TARGET_DIR:-target}/debug/godwit-broken" # As new as what was built before it, though nothing had changed.
+	@touch "$${CARGO_TARGET_DIR:-target}/debug/godwit-broken" # Nothing may have had to be built.
 
 check: ## format, lints, dependency audit
 	@.ci/setup tools

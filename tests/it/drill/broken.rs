@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// The server without a fence goes on acknowledging when it wakes up alone.
@@ -60,14 +61,27 @@ fn says_that_it_is_broken(cluster: &Cluster, sabotage: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// Beside the program, and not older.
+/// Beside the program, and newer than what it is made of.
 fn broken_server() -> anyhow::Result<PathBuf> {
-    let sound = Path::new(env!("CARGO_BIN_EXE_godwit"));
-    let broken = sound.with_file_name("godwit-broken");
-    let built = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
-    match built(&broken) {
-        Ok(at) if at >= built(sound)? => Ok(broken),
-        Ok(_) => bail!("{} is older than the program: run `make broken`", broken.display()),
-        Err(_) => bail!("{} is missing: run `make broken`", broken.display()),
+    let broken = Path::new(env!("CARGO_BIN_EXE_godwit")).with_file_name("godwit-broken");
+    let Ok(built_at) = fs::metadata(&broken).and_then(|file| file.modified()) else {
+        bail!("{} is missing: run `make broken`", broken.display());
+    };
+    for part in ["Cargo.lock", "Cargo.toml", "migrations", "src"] {
+        let changed_at = changed_at(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part))?;
+        let fresh = changed_at <= built_at;
+        ensure!(fresh, "{} is older than {part}: run `make broken`", broken.display());
     }
+    Ok(broken)
+}
+
+/// When the newest file was changed.
+fn changed_at(path: &Path) -> anyhow::Result<SystemTime> {
+    let mut newest = fs::metadata(path)?.modified()?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            newest = newest.max(changed_at(&entry?.path())?);
+        }
+    }
+    Ok(newest)
 }
