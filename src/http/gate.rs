@@ -7,7 +7,7 @@
 use super::{
     app::{App, Worker},
     body, headers,
-    hold::{self, Carried},
+    hold::{self, Carried, no_primary, unknown_of},
     hop,
     limits::{Standing, client_address},
     problem::{Kind, Problem, refused},
@@ -58,7 +58,7 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
                             let response = after(&app, route, &state, bearer, body, response).await;
                             still_unknown(&state, unknown, response)
                         }
-                        Err(_) if unknown => request.error_response(self::unknown(&state)),
+                        Err(_) if unknown => request.error_response(unknown_of(&state)),
                         Err(problem) => request.error_response(problem),
                     }
                 }
@@ -126,7 +126,7 @@ async fn after(
     let Some(problem) = problem_of(&response) else { return response };
     if route.is_write() && hold::is_worth_holding(app, problem) {
         let before = match problem.kind() {
-            Kind::OutcomeUnknown => unknown(state),
+            Kind::OutcomeUnknown => unknown_of(state),
             _ => unfenced(Problem::new(problem.kind(), "The primary is moving.")),
         };
         let request = response.request().clone();
@@ -137,7 +137,7 @@ async fn after(
             Ok(Carried::Answered(answer)) => response.into_response(answer),
             // Held by this process all along: its next attempt is the client's.
             Ok(Carried::Here { unknown: false }) => response.error_response(no_primary()),
-            Ok(Carried::Here { unknown: true }) => response.error_response(unknown(state)),
+            Ok(Carried::Here { unknown: true }) => response.error_response(unknown_of(state)),
             Err(problem) => response.error_response(unfenced(problem)),
         };
     }
@@ -155,25 +155,13 @@ fn still_unknown(
 ) -> ServiceResponse<BoxBody> {
     let problem = problem_of(&response).map(|problem| problem.kind().name());
     if unknown && hold::settles_nothing(response.response(), problem) {
-        return response.error_response(self::unknown(state));
+        return response.error_response(unknown_of(state));
     }
     response
 }
 
-fn no_primary() -> Problem {
-    Problem::new(Kind::NoPrimary, "The primary has moved; send the request again.")
-}
-
 fn problem_of(response: &ServiceResponse<BoxBody>) -> Option<&Problem> {
     response.response().error().and_then(|error| error.as_error::<Problem>())
-}
-
-/// The problem of a write that may have been carried out.
-fn unknown(state: &RequestState) -> Problem {
-    match &state.facts.borrow().write {
-        Some(write) => Problem::outcome_unknown(write.key.as_str()),
-        None => no_primary(),
-    }
 }
 
 /// What was answered as the primary's word holds only if this process was the primary's to the end:
@@ -195,7 +183,7 @@ async fn still(
     let now = app.clock.monotonic();
     match written_in {
         Some(epoch) if app.topology.lease_until(epoch).is_some_and(|until| until > now) => response,
-        Some(_) => response.error_response(unknown(state)),
+        Some(_) => response.error_response(unknown_of(state)),
         None if strong && !route.is_write() => {
             let PrimaryView::Here(epoch) = app.primary() else {
                 return response.error_response(no_primary());
@@ -505,8 +493,7 @@ async fn instead_of_a_dead_replica(
     bearer: Bearer,
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
-    let died = response.response().error().and_then(|error| error.as_error::<Problem>());
-    let died = died.is_some_and(Problem::is_for_the_primary);
+    let died = problem_of(&response).is_some_and(Problem::is_for_the_primary);
     if !died || route.intent != Intent::Read {
         return response;
     }

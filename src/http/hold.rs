@@ -117,6 +117,19 @@ pub fn settles_nothing(answer: &HttpResponse, problem: Option<&str>) -> bool {
     is_of_this_attempt(answer.status().as_u16(), problem)
 }
 
+/// The problem of a request that came while the primary went elsewhere.
+pub fn no_primary() -> Problem {
+    Problem::new(Kind::NoPrimary, "The primary has moved; send the request again.")
+}
+
+/// The problem of a write that may have been carried out.
+pub fn unknown_of(state: &RequestState) -> Problem {
+    match &state.facts.borrow().write {
+        Some(write) => Problem::outcome_unknown(write.key.as_str()),
+        None => no_primary(),
+    }
+}
+
 /// Of an attempt that was given up because its primary is none any more.
 fn left(state: &RequestState) -> Problem {
     match &state.facts.borrow().write {

@@ -8,6 +8,7 @@ use godwit::lab::{Durability, Spec, Target, Wan};
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 const COLLECTION: &str = "quorum";
 /// The time a request has, so that the test need not wait for the usual one.
@@ -112,10 +113,11 @@ pub async fn what_a_replica_has_shown_the_primary_shows_too() -> anyhow::Result<
             cluster.lab.delay(&US.parse()?, &far.parse()?, ROUND_TRIP_MS)?;
         }
         let mut reader = cluster.caller();
-        let mut put = tokio::spawn(async move {
-            caller.put_if(US, COLLECTION, &id, &etag, &json!({ "of": "two" })).await
+        let of = id.clone();
+        let mut put = JoinSet::new();
+        put.spawn(async move {
+            caller.put_if(US, COLLECTION, &of, &etag, &json!({ "of": "two" })).await
         });
-        let id = made.id()?;
         eventually("the new version in eu-west-1", SOON, async || {
             let read = reader.fresh().read(EU, COLLECTION, &id).await;
             let read = read.map_err(|error| format!("{error:#}"))?;
@@ -129,11 +131,11 @@ pub async fn what_a_replica_has_shown_the_primary_shows_too() -> anyhow::Result<
             Err(read.to_string())
         })
         .await?;
-        ensure!(!put.is_finished(), "the primary had shown it by then: no test");
+        ensure!(put.try_join_next().is_none(), "the primary had shown it by then: no test");
         let read = reader.read(US, COLLECTION, &id).await?;
         let told = read.status == 503 && read.problem() == "bookmark-timeout";
         ensure!(told || read.version().is_ok_and(|version| version == 2), "went back: {read}");
-        (&mut put).await??.wants(200)?;
+        put.join_next().await.context("a write")???.wants(200)?;
         Ok(())
     })
     .await
