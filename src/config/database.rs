@@ -1,8 +1,11 @@
 //! `[database]`: this region's own instance of the global plane.
 
-use super::{ConfigError, positive, redacted, redacted_option};
+use super::{ConfigError, Durability, positive, redacted, redacted_option};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+
+/// Of the pool that writes, where a write waits for no other region.
+const WRITE_CONNECTIONS: u32 = 16;
 
 /// The addresses must name one instance, never a balancer over several, because a position belongs
 /// to one instance. Each is the same instance under another role.
@@ -23,10 +26,12 @@ pub struct DatabaseConfig {
     /// (`docs/RUNBOOK.md`). Without it this region's database is moved by a person.
     #[serde(default, serialize_with = "redacted_option")]
     pub control_url: Option<SecretString>,
-    /// Too low: writes queue for a connection. Too high: Postgres spends its time switching; twice
-    /// its cores plus a few is a sound start.
-    #[serde(default = "default_write_connections_max")]
-    pub write_connections_max: u32,
+    /// Too low: writes queue for a connection. Too high: Postgres spends its time switching. With
+    /// `async` durability twice its cores plus a few is a sound start: 16 unless set. With `quorum` a
+    /// write holds its connection until a replica has it: writes a second times the round trip to the
+    /// nearest one, twice over to make up for a pause: 64 unless set.
+    #[serde(default)]
+    pub write_connections_max: Option<u32>,
     #[serde(default = "default_read_connections_max")]
     pub read_connections_max: u32,
     /// Longest wait for a pooled connection before the request is refused.
@@ -44,9 +49,6 @@ pub struct DatabaseConfig {
     pub position_wait_ms: u64,
 }
 
-fn default_write_connections_max() -> u32 {
-    16
-}
 fn default_read_connections_max() -> u32 {
     16
 }
@@ -66,8 +68,22 @@ fn default_position_wait_ms() -> u64 {
 }
 
 impl DatabaseConfig {
+    /// Unless set, enough for the durability that is.
+    pub(super) fn suit(&mut self, durability: Durability) {
+        self.write_connections_max.get_or_insert(match durability {
+            Durability::Async => WRITE_CONNECTIONS,
+            Durability::Quorum => 4 * WRITE_CONNECTIONS,
+        });
+    }
+
+    /// Connections of the pool that writes.
+    #[must_use]
+    pub fn write_connections(&self) -> u32 {
+        self.write_connections_max.unwrap_or(WRITE_CONNECTIONS)
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        positive("database.write_connections_max", self.write_connections_max.into())?;
+        positive("database.write_connections_max", self.write_connections().into())?;
         positive("database.read_connections_max", self.read_connections_max.into())?;
         positive("database.acquire_ms_max", self.acquire_ms_max)?;
         positive("database.statement_ms_max", self.statement_ms_max)?;

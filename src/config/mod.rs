@@ -129,7 +129,8 @@ impl Config {
         let environment =
             config::Environment::with_prefix("GODWIT").prefix_separator("__").separator("__");
         builder = builder.add_source(environment.source(Some(values)));
-        let config: Self = builder.build()?.try_deserialize()?;
+        let mut config: Self = builder.build()?.try_deserialize()?;
+        config.database.suit(config.failover.durability);
         config.validate()?;
         Ok(config)
     }

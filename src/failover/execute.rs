@@ -11,7 +11,7 @@ use crate::{
     topology::{
         FENCE_SEEN, Role, TopologyReport,
         ask::{Answer, Question},
-        control::{Instance, Order, Outcome},
+        control::{Instance, Order, Outcome, Standby},
         lease::{Promised, majority},
         probe::Asker,
     },
@@ -33,6 +33,9 @@ const CATCH_UP: Duration = Duration::from_secs(30);
 const VERIFY: Duration = Duration::from_secs(30);
 /// Longest wait for a region that has to wait out what it may have forgotten.
 const QUIET: Duration = Duration::from_secs(30);
+/// Longest wait for the others to stream from the target: less than is left of the old primary's
+/// lease, which is not renewed any more.
+const STREAMS: Duration = Duration::from_millis(1_000);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -418,11 +421,34 @@ impl<'a> Run<'a> {
         let told = regions.iter().map(async |region| {
             let order = Order::Follow { region: primary.clone() };
             match self.order(region, order, SOON).await {
-                Ok(_) => region.to_string(),
-                Err(why) => format!("{region} will by itself ({why})"),
+                Ok(_) => Ok(region.to_string()),
+                Err(why) => Err(format!("{region} will by itself ({why})")),
             }
         });
-        join_all(told).await.join(", ")
+        let told = join_all(told).await;
+        if self.plan.promise.planned {
+            let follows = |name: &Region| told.contains(&Ok(name.to_string()));
+            self.streams(&regions.iter().filter(|name| follows(name)).collect::<Vec<_>>()).await;
+        }
+        told.into_iter().map(|told| told.unwrap_or_else(|why| why)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The old primary goes on meanwhile. To connect takes several round trips, which the writes of
+    /// the new epoch would else wait for wherever a replica has to acknowledge them.
+    async fn streams(&self, regions: &[&Region]) {
+        let give_up = self.now() + STREAMS;
+        while self.now() < give_up {
+            if let Ok(target) = self.look(&self.plan.promise.region).await {
+                let streams = |region: &&Region| {
+                    let is = |one: &Standby| one.name == region.as_str() && one.follows();
+                    target.standbys.iter().any(is)
+                };
+                if regions.iter().all(streams) {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn verify(&mut self) -> Result<String, Stopped> {

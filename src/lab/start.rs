@@ -280,7 +280,7 @@ pub(super) fn configure(
         region,
         port: lab.ports.of(region)?.postgres,
         // Both pools of every process, and room for who looks on.
-        connections_max: 100 + 40 * u32::from(lab.spec.processes.get()),
+        connections_max: 100 + 90 * u32::from(lab.spec.processes.get()),
         role,
         upstream,
         secrets: &lab.secrets,

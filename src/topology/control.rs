@@ -112,14 +112,21 @@ pub struct Standby {
     pub flushed: Option<Lsn>,
 }
 
+impl Standby {
+    /// A copy that is being made bears the name of who will follow.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        matches!(self.state.as_str(), "streaming" | "catchup")
+    }
+}
+
 /// Names that more than one standby goes by. Postgres counts a name, not who bears it: a commit that
 /// waits for two names could be told that one standby is both, or a stranger the other.
 #[must_use]
 pub fn namesakes(standbys: &[Standby]) -> BTreeSet<String> {
-    // A copy that is being made bears the name of who will follow.
-    let following = |standby: &&Standby| matches!(standby.state.as_str(), "streaming" | "catchup");
     let mut seen = BTreeSet::new();
-    let names = standbys.iter().filter(following).map(|standby| standby.name.clone());
+    let names =
+        standbys.iter().filter(|standby| standby.follows()).map(|standby| standby.name.clone());
     names.filter(|name| !seen.insert(name.clone())).collect()
 }
 

@@ -228,6 +228,15 @@ impl Postgres {
                 }
             }
         }
+        // What was flushed last may be a whole page of the log, which ends within a record of a write
+        // that came to nothing. The next primary could not replay that: it would begin before a
+        // position that was told, and this one would have to be rewound.
+        let mut tx = bounded(pool.begin_with("BEGIN READ WRITE")).await?;
+        let end = sqlx::query_scalar!(
+            r#"SELECT pg_logical_emit_message(true, 'godwit', 'fenced')::text AS "at!""#
+        );
+        bounded(end.fetch_one(&mut *tx)).await?;
+        bounded(tx.commit()).await?;
         let query = sqlx::query_scalar!(r#"SELECT pg_current_wal_flush_lsn()::text AS "lsn!""#);
         let lsn = bounded(query.fetch_one(pool)).await?;
         parsed(Some(&lsn))?.ok_or_else(|| ControlError::Refused("no position".into()))

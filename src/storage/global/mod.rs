@@ -78,7 +78,7 @@ impl Global {
     pub fn connect(config: &DatabaseConfig) -> Result<Self, StorageError> {
         let acquire = Duration::from_millis(config.acquire_ms_max);
         let write = PgPoolOptions::new()
-            .max_connections(config.write_connections_max)
+            .max_connections(config.write_connections())
             .acquire_timeout(acquire)
             // BEGIN is the test: `WriteTx::open` takes another connection when it fails.
             .test_before_acquire(false)

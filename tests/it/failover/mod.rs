@@ -39,6 +39,9 @@ macro_rules! trials {
     };
 }
 
+/// A question that a plain read asks.
+const LIST: &str = "/v1/collections/anything/items?limit=1";
+
 pub fn trials() -> Vec<Trial> {
     trials! {
         run_alone lease::{
@@ -50,6 +53,7 @@ pub fn trials() -> Vec<Trial> {
             a_primary_that_slept_through_a_promotion_is_kept_apart,
         }
         run_alone moves::{
+            a_handover_ends_where_a_record_does,
             around_the_world_and_back_no_write_fails,
             a_killed_primary_is_replaced_and_its_lost_writes_are_told_of,
             a_laggard_is_refused_while_another_has_more,

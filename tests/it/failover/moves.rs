@@ -1,16 +1,18 @@
 //! One move after another, planned and not: what it costs, what is lost, and who is told.
 
 use super::{
-    Shot, TERM, Writing, command, equal, now, readiness, refused, reigns, rejoin, report, said,
-    since, slots, sql, target, told_the_truth, write,
+    LIST, Shot, TERM, Writing, command, equal, now, readiness, refused, reigns, rejoin, report,
+    said, since, slots, sql, target, told_the_truth, write,
 };
 use crate::{
     client::Caller,
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
 };
-use anyhow::{Context as _, ensure};
-use godwit::lab::Spec;
+use anyhow::{Context as _, anyhow, ensure};
+use godwit::{lab::Spec, vocab::Lsn};
+use reqwest::{Method, Url};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 use std::{
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
@@ -95,6 +97,48 @@ pub async fn around_the_world_and_back_no_write_fails() -> anyhow::Result<()> {
             let after = identities(cluster).await?;
             ensure!(before == after, "made anew: {before:?} became {after:?}");
             slots(cluster).await
+        },
+    )
+    .await
+}
+
+/// Whether what is flushed ends within a record: a page of the log is full, and its record goes on.
+const WITHIN_A_RECORD: &str = "SELECT CASE WHEN flushed < inserted AND (flushed - '0/0') % 8192 = 0 \
+     THEN flushed::text ELSE '' END \
+     FROM (SELECT pg_current_wal_flush_lsn() AS flushed, pg_current_wal_insert_lsn() AS inserted) AS at";
+
+/// What was told of the old epoch, within a record that came to nothing, is not told to be lost.
+pub async fn a_handover_ends_where_a_record_does() -> anyhow::Result<()> {
+    harness::own(
+        "whole",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let superuser = &cluster.region(US).global_db;
+            let mut open = sqlx::PgConnection::connect(superuser).await?;
+            // A session that may be ended, as ours may.
+            open.execute("CREATE ROLE passer_by LOGIN PASSWORD 'short'").await?;
+            let mut passer_by: Url = superuser.parse()?;
+            let named =
+                passer_by.set_username("passer_by").and(passer_by.set_password(Some("short")));
+            named.map_err(|()| anyhow!("{passer_by}"))?;
+            open = sqlx::PgConnection::connect(passer_by.as_str()).await?;
+            let record = "SELECT pg_logical_emit_message(true, 'open', repeat('x', 100000))";
+            open.execute("BEGIN").await?;
+            open.execute(record).await?;
+            let told = eventually("a position within a record", SOON, async || {
+                match sql(cluster, US, WITHIN_A_RECORD).await.map_err(|error| error.to_string())? {
+                    at if at.is_empty() => Err("not yet".to_owned()),
+                    at => Ok(at),
+                }
+            });
+            let told: Lsn = told.await?.parse()?;
+            let report = cluster.command(&["switchover", EU, "--yes"]).await?;
+            let began_at = report["began_at"].as_str().with_context(|| report.to_string())?;
+            ensure!(began_at.parse::<Lsn>()? >= told, "epoch 2 began at {began_at}, before {told}");
+            let mut caller = cluster.caller();
+            let bookmark = format!("1-1-{:x}", told.get());
+            let ask = caller.ask(EU, Method::GET, LIST).header("godwit-bookmark", &bookmark);
+            ask.send().await?.wants(200).map(drop)
         },
     )
     .await
