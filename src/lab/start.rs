@@ -181,8 +181,11 @@ async fn start_databases(lab: &Inner) -> anyhow::Result<Vec<Region>> {
         start_apis(lab, region).await
     });
     let serve = async {
-        start_apis(lab, primary).await?;
-        if lab.spec.bare { Ok(()) } else { make_tenant(lab, primary).await }
+        // Before a process is there that fences what holds no lease yet, which ends sessions.
+        if !lab.spec.bare {
+            make_tenant(lab, primary).await?;
+        }
+        start_apis(lab, primary).await
     };
     tokio::try_join!(try_join_all(follow), try_join_all(apart), serve)?;
     be_durable(lab, primary, &server, session, following).await?;
