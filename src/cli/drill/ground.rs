@@ -14,9 +14,10 @@ use crate::{
         control::{Request, ask},
         postgres_faults,
     },
-    vocab::Region,
+    vocab::{Clock as _, Region, SystemClock},
 };
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 
 /// Longest run of a command. Copying a whole database takes longest.
@@ -30,6 +31,8 @@ pub struct Commands {
     /// `--lab DIR` or `--config FILE`.
     pub target: [std::ffi::OsString; 2],
     pub durability: Durability,
+    /// Where the lists of lost writes are kept.
+    pub ledgers: PathBuf,
 }
 
 impl Commands {
@@ -39,6 +42,9 @@ impl Commands {
         command.arg(verb).arg(region.as_str()).args(["--yes", "--output", "json"]);
         if verb == "promote" && self.durability == Durability::Async {
             command.arg("--accept-data-loss");
+        }
+        if verb == "rejoin" {
+            command.arg("--ledger").arg(self.ledger(region));
         }
         command.args(&self.target).stdin(Stdio::null()).kill_on_drop(true);
         let ended = match tokio::time::timeout(COMMAND_PATIENCE, command.output()).await {
@@ -59,6 +65,12 @@ impl Commands {
         (acted, Some(format!("{said}\n{out}").trim().to_owned()))
     }
 
+    /// One that is not there yet: each round can lose some.
+    fn ledger(&self, region: &Region) -> PathBuf {
+        let path = |number| self.ledgers.join(format!("lost-{region}-{number}.ndjson"));
+        (1..u32::MAX).map(path).find(|path| !path.exists()).unwrap_or_else(|| path(u32::MAX))
+    }
+
     /// `None` when it is no command.
     async fn act(&self, act: &Act) -> Option<(Acted, Option<String>)> {
         match act {
@@ -68,6 +80,89 @@ impl Commands {
             _ => None,
         }
     }
+}
+
+/// Longest wait for a cluster to find its way by itself where it can be mended, and where it cannot,
+/// or has been: a busy machine takes long.
+const ALONE_PATIENCE: Duration = Duration::from_secs(20);
+const WELL_PATIENCE: Duration = Duration::from_mins(1);
+/// Longest run of `godwit status`.
+const LOOK_PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Commands {
+    /// What `godwit status` finds amiss; asked again for as long as there is patience.
+    async fn amiss(&self, patience: Duration) -> Vec<Amiss> {
+        let clock = SystemClock;
+        let until = clock.monotonic() + patience;
+        loop {
+            let found = self.look().await;
+            if found.is_empty() || clock.monotonic() > until {
+                return found;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&self) -> Vec<Amiss> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(["status", "--output", "json"]).args(&self.target);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let asked = tokio::time::timeout(LOOK_PATIENCE, command.output()).await;
+        let told = asked.ok().and_then(Result::ok);
+        match told.and_then(|told| serde_json::from_slice(&told.stdout).ok()) {
+            Some(status) => amiss(&status),
+            None => vec![Amiss { region: None, why: "`godwit status` tells nothing".to_owned() }],
+        }
+    }
+}
+
+/// Something that a round must not begin with.
+#[derive(Debug, PartialEq, Eq)]
+struct Amiss {
+    region: Option<Region>,
+    why: String,
+}
+
+impl std::fmt::Display for Amiss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.region {
+            Some(region) => write!(f, "{region} {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+/// Of what `godwit status` printed. Pure.
+fn amiss(status: &Value) -> Vec<Amiss> {
+    let mut found = Vec::new();
+    for facts in status["regions"].as_array().into_iter().flatten() {
+        let Some(region) = facts["region"].as_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let why = if facts["reachable"] != true {
+            "does not answer"
+        } else if facts["role"].is_null() {
+            "has a database that does not answer"
+        } else if !facts["quarantine"].is_null() {
+            "is quarantined"
+        } else if facts["epoch"] != status["epoch"] {
+            "has not heard of the current epoch"
+        } else if facts["role"] == "replica" && facts["streaming"] != true {
+            "receives no log"
+        } else {
+            continue;
+        };
+        found.push(Amiss { region: Some(region), why: why.to_owned() });
+    }
+    if status["primary"].is_null() {
+        found.push(Amiss { region: None, why: "no region takes writes".to_owned() });
+    }
+    found
+}
+
+fn listed(amiss: &[Amiss]) -> String {
+    amiss.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A cluster: nothing is broken there.
@@ -80,6 +175,11 @@ impl Ground for ClusterGround {
             Some(acted) => acted,
             None => (Acted::Failed("only a laboratory is broken on purpose".into()), None),
         }
+    }
+
+    async fn restore(&self) -> Result<Vec<String>, String> {
+        let amiss = self.0.amiss(WELL_PATIENCE).await;
+        if amiss.is_empty() { Ok(Vec::new()) } else { Err(listed(&amiss)) }
     }
 
     async fn mend(&self) -> Acted {
@@ -188,10 +288,63 @@ impl Ground for LabGround {
         }
     }
 
+    async fn restore(&self) -> Result<Vec<String>, String> {
+        let amiss = self.commands.amiss(ALONE_PATIENCE).await;
+        if amiss.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.mend_all().await.map_err(|error| format!("{}: {error:#}", listed(&amiss)))?;
+        let mut done =
+            vec![format!("{}: healed every link, started what was dead", listed(&amiss))];
+        for one in self.commands.amiss(ALONE_PATIENCE).await {
+            let Some(region) = &one.region else { continue };
+            match self.commands.give("rejoin", region).await {
+                (Acted::Done, _) => done.push(format!("{one}: rejoined it")),
+                (Acted::Refused(why) | Acted::Failed(why), _) => {
+                    return Err(format!("{one}, and to rejoin it: {why}"));
+                }
+            }
+        }
+        let amiss = self.commands.amiss(WELL_PATIENCE).await;
+        if amiss.is_empty() { Ok(done) } else { Err(listed(&amiss)) }
+    }
+
     async fn mend(&self) -> Acted {
         match self.mend_all().await {
             Ok(()) => Acted::Done,
             Err(error) => Acted::Failed(format!("{error:#}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_round_does_not_begin_on_a_cluster_that_is_not_whole() {
+        let region = |name: &str, role: &str| {
+            json!({ "region": name, "reachable": true, "role": role, "epoch": 2,
+                    "quarantine": null, "streaming": role == "replica" })
+        };
+        let whole = json!({
+            "primary": "a-1", "epoch": 2, "regions": [region("a-1", "primary"), region("b-1", "replica")],
+        });
+        assert_eq!(amiss(&whole), []);
+        for (what, value, why) in [
+            ("reachable", json!(false), "does not answer"),
+            ("role", json!(null), "has a database that does not answer"),
+            ("quarantine", json!("left"), "is quarantined"),
+            ("epoch", json!(1), "has not heard of the current epoch"),
+            ("streaming", json!(null), "receives no log"),
+        ] {
+            let mut status = whole.clone();
+            status["regions"][1][what] = value;
+            assert_eq!(listed(&amiss(&status)), format!("b-1 {why}"));
+        }
+        let mut status = whole;
+        status["primary"] = Value::Null;
+        assert_eq!(listed(&amiss(&status)), "no region takes writes");
     }
 }

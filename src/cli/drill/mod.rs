@@ -15,7 +15,7 @@ use crate::{
         ground::Ground,
         history::History,
         page,
-        report::{Report, Round, round_text, summary_text},
+        report::{Report, Round, Summary, round_text, summary_text},
         run::{self, Order},
     },
     lab::{DRILLS, LabFile},
@@ -51,7 +51,8 @@ each region had no reads and no writes. docs/DRILL.md says how each is counted.
 Without --fault each round takes another one, in an order that the seed gives. A laboratory is broken
 on purpose; a cluster (--config) is not: it can be loaded (none) and switched over (promote-under-load).
 Writes report.json, report.html, history.json and elle.json (for elle-cli) under --out. Exit code 1 when
-any rule was broken.")]
+any round is not clean: a rule was broken, or it could not begin or come to its end. The summary grades
+what is promised (met, missed, not measured); a time that is missed fails no round.")]
 pub struct Drill {
     /// What to break; --list-faults tells the names
     #[arg(long, value_name = "NAME")]
@@ -87,6 +88,7 @@ struct Cluster {
     commands: Commands,
     /// The laboratory's directory.
     lab: Option<PathBuf>,
+    real_round_trips: bool,
 }
 
 impl Drill {
@@ -128,19 +130,31 @@ impl Drill {
                 bases: lab.regions.iter().map(bases).collect(),
                 key: key
                     .ok_or_else(|| Misused("the laboratory has no tenant: name a --key".into()))?,
-                commands: Commands { program, target, durability },
+                commands: Commands { program, target, durability, ledgers: PathBuf::new() },
                 lab: Some(dir),
+                real_round_trips: lab.wan == "real",
             });
         }
         let config = self.target.load()?;
         let key = key.ok_or_else(|| Misused("--config needs --key, or GODWIT_KEY".into()))?;
         let file = self.target.config.clone().unwrap_or_default();
         let target = ["--config".into(), file.into_os_string()];
-        let commands = Commands { program, target, durability: config.failover.durability };
-        Ok(Cluster { bases: public_urls(&config)?, key, commands, lab: None })
+        let commands = Commands {
+            program,
+            target,
+            durability: config.failover.durability,
+            ledgers: PathBuf::new(),
+        };
+        Ok(Cluster {
+            bases: public_urls(&config)?,
+            key,
+            commands,
+            lab: None,
+            real_round_trips: true,
+        })
     }
 
-    async fn drill(self, cluster: Cluster) -> anyhow::Result<()> {
+    async fn drill(self, mut cluster: Cluster) -> anyhow::Result<()> {
         let op = Op::system(OpKind::Command, Duration::from_hours(24));
         let seed = self.seed.unwrap_or_else(|| rng::below(&*op.rng, 1_000_000));
         let at = op.now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -149,8 +163,11 @@ impl Drill {
         let kept = cluster.lab.as_deref().unwrap_or(Path::new(DEFAULT_LAB)).join(DRILLS);
         let out = out.unwrap_or_else(|| kept.join(format!("{stamp}-{seed}")));
         fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+        cluster.commands.ledgers.clone_from(&out);
         let durability = cluster.commands.durability;
-        let report = Report { seed, at, durability, rate: self.rate, rounds: Vec::new() };
+        let real_round_trips = cluster.real_round_trips;
+        let (rate, rounds) = (self.rate, Vec::new());
+        let report = Report { seed, at, durability, rate, real_round_trips, rounds };
         let report = if let Some(dir) = cluster.lab.clone() {
             let ground = LabGround::new(dir, cluster.commands.clone()).await?;
             self.rounds(&cluster, &ground, Fault::suite(), report, &out, &op).await?
@@ -159,12 +176,12 @@ impl Drill {
             let planned = [Fault::PromoteUnderLoad];
             self.rounds(&cluster, &ground, &planned, report, &out, &op).await?
         };
-        self.output.print(&report, |report| {
-            format!("{}\n{}\n", summary_text(report), out.join("report.html").display())
+        self.output.print(&Printed::of(&report), |printed| {
+            format!("{}\n{}\n", summary_text(printed.report), out.join("report.html").display())
         })?;
         if !report.passed() {
-            let failed = report.rounds.iter().filter(|round| !round.passed()).count();
-            bail!("{failed} of {} rounds broke a rule", report.rounds.len());
+            let unclean = report.rounds.iter().filter(|round| !round.passed()).count();
+            bail!("{unclean} of {} rounds are not clean", report.rounds.len());
         }
         Ok(())
     }
@@ -195,18 +212,27 @@ impl Drill {
             let tell = move |says: &str| told.set_message(says.to_owned());
             let ran = run::run(client, ground, &order, &tell).await;
             progress.finish_and_clear();
-            let (round, history) =
-                ran.map_err(|why| anyhow::anyhow!("round {number} ({fault}) cannot begin: {why}"))?;
-            let dir = match self.rounds {
-                1 => out.to_owned(),
-                _ => out.join(format!("round-{number:02}")),
+            // What cannot be made good would be amiss in the next round too.
+            let goes_on = ran.is_ok();
+            let round = match ran {
+                Ok((round, history)) => {
+                    let dir = match self.rounds {
+                        1 => out.to_owned(),
+                        _ => out.join(format!("round-{number:02}")),
+                    };
+                    save_history(&dir, &history)?;
+                    round
+                }
+                Err(why) => Round::not_run(&order, why),
             };
-            save_history(&dir, &history)?;
             self.tell(&round)?;
             report.rounds.push(round);
             // After each round, so that an interrupted drill has told what it found.
-            save(&out.join("report.json"), &report)?;
+            save(&out.join("report.json"), &Printed::of(&report))?;
             fs::write(out.join("report.html"), page::render(&report)?)?;
+            if !goes_on {
+                break;
+            }
         }
         Ok(report)
     }
@@ -217,6 +243,20 @@ impl Drill {
             Output::Text => self.output.print(round, round_text),
             Output::Json => Ok(()),
         }
+    }
+}
+
+/// The report, and what all rounds come to.
+#[derive(Serialize)]
+struct Printed<'a> {
+    summary: Summary,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+impl<'a> Printed<'a> {
+    fn of(report: &'a Report) -> Self {
+        Self { summary: report.summary(), report }
     }
 }
 

@@ -4,6 +4,7 @@
 //! a session is sequential, so what it was acknowledged before a read must be in the read. What
 //! cannot be known (a write without an answer) is never held against the cluster, only counted.
 
+mod false_loss;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ pub enum Breach {
     Untold,
     /// A write was lost and its key does not say so.
     Unlisted,
+    /// A client was told of a loss, and its bookmark names no lost write.
+    FalseLoss,
     /// One key had two effects.
     Duplicated,
     /// A read lacks an acknowledged write of its own session.
@@ -39,10 +42,11 @@ pub enum Breach {
 }
 
 impl Breach {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lost,
         Self::Untold,
         Self::Unlisted,
+        Self::FalseLoss,
         Self::Duplicated,
         Self::Stale,
         Self::Backward,
@@ -56,6 +60,7 @@ impl Breach {
             Self::Lost => "lost",
             Self::Untold => "untold",
             Self::Unlisted => "unlisted",
+            Self::FalseLoss => "false loss",
             Self::Duplicated => "duplicated",
             Self::Stale => "stale",
             Self::Backward => "backward",
@@ -105,7 +110,7 @@ pub struct Tally {
     pub told: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     pub tally: Tally,
     pub lost: Vec<LostWrite>,
@@ -116,6 +121,12 @@ impl Verdict {
     #[must_use]
     pub fn count(&self, breach: Breach) -> usize {
         self.violations.iter().filter(|violation| violation.breach == breach).count()
+    }
+
+    /// Lost writes whose keys say so.
+    #[must_use]
+    pub fn listed(&self) -> usize {
+        self.lost.iter().filter(|write| write.fate == Fate::Lost).count()
     }
 
     #[must_use]
@@ -185,6 +196,7 @@ pub fn judge(history: &History) -> Verdict {
     let writes = writes(history, &effects);
     let mut violations = session::judge(history, &writes);
     violations.extend(losses(history, &writes));
+    violations.extend(false_loss::judge(history, &writes));
     violations.extend(two_epochs(history));
     violations.extend(duplicates(history, &effects));
     violations.extend(contradictions(history, &writes));

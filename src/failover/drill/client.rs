@@ -14,6 +14,10 @@ use std::{
 /// A little longer than a region takes to give up, so that it is the region that says so.
 const ANSWER_MAX: Duration = Duration::from_secs(11);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How long one thing is asked for that is needed. What a region cannot answer by then it cannot
+/// answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// All regions' public listeners, with one credential.
 pub struct Client {
@@ -130,6 +134,25 @@ impl Client {
         let answer = self.exchange(region, which, request).await;
         // No call takes no time, so that whatever follows it is later.
         Answer { began_us, ended_us: self.now_us().max(began_us + 1), ..answer }
+    }
+
+    /// Asks again until an answer will do, or for as long as there is patience.
+    pub async fn ask_until(
+        &self,
+        region: &Region,
+        request: &Request<'_>,
+        will_do: impl Fn(&Answer) -> bool,
+    ) -> Answer {
+        let until_us = self.now_us() + u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
+        let mut attempt = 0;
+        loop {
+            let answer = self.ask(region, attempt, request).await;
+            if will_do(&answer) || self.now_us() > until_us {
+                return answer;
+            }
+            attempt += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn exchange(&self, region: &Region, which: u32, request: &Request<'_>) -> Answer {

@@ -10,13 +10,10 @@ use super::{
 use crate::vocab::Region;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 /// Requests under way at once: few, so that they are not refused for their rate.
 const AT_ONCE: usize = 12;
-/// How long one thing is asked for. What a region cannot answer by then it cannot answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads all of a run, from the primary.
 ///
@@ -68,29 +65,9 @@ async fn items(client: &Client, run: &str, at: &Region) -> Result<Vec<(String, S
 
 /// Until it is answered well.
 async fn insist(client: &Client, at: &Region, path: &str) -> Result<Answer, String> {
-    let answer =
-        patiently(client, at, &Request::strong(path.to_owned()), |answer| answer.status == 200)
-            .await;
+    let request = Request::strong(path.to_owned());
+    let answer = client.ask_until(at, &request, |answer| answer.status == 200).await;
     if answer.status == 200 { Ok(answer) } else { Err(format!("{path}: {}", said(at, &answer))) }
-}
-
-/// Asks again until an answer will do, or for as long as there is patience.
-async fn patiently(
-    client: &Client,
-    at: &Region,
-    request: &Request<'_>,
-    will_do: impl Fn(&Answer) -> bool,
-) -> Answer {
-    let until_us = client.now_us() + u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
-    let mut attempt = 0;
-    loop {
-        let answer = client.ask(at, attempt, request).await;
-        if will_do(&answer) || client.now_us() > until_us {
-            return answer;
-        }
-        attempt += 1;
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 fn fate(answer: &Answer) -> Fate {
@@ -114,7 +91,7 @@ pub async fn probe(client: &Client, run: &str, lost: &[LostWrite]) -> Vec<Probe>
         async move {
             // A region that cannot answer has not said anything yet.
             let says = |answer: &Answer| !matches!(answer.status, 0 | 429 | 500..=599);
-            let answer = patiently(client, &region, &Request::get(path, bookmark), says).await;
+            let answer = client.ask_until(&region, &Request::get(path, bookmark), says).await;
             let told = answer.problem.as_deref() == Some("bookmark-lost");
             Probe { key, told, says: said(&region, &answer), region }
         }

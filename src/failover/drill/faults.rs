@@ -264,6 +264,41 @@ impl Fault {
         if matches!(self, Self::PromoteUnderLoad) { 200 } else { 0 }
     }
 
+    /// By SIGKILL, and it is replaced.
+    #[must_use]
+    pub const fn kills_the_primary(self) -> bool {
+        self.kills_the_primary_alone() || matches!(self, Self::Laggard | Self::KillUnreplicated)
+    }
+
+    /// No link is cut beside: a replica without the primary answers its reads.
+    #[must_use]
+    pub const fn kills_the_primary_alone(self) -> bool {
+        matches!(
+            self,
+            Self::KillPrimary
+                | Self::KillPostgres
+                | Self::OldPrimaryReturns
+                | Self::DoublePromote
+                | Self::Failback
+        )
+    }
+
+    /// The regions that are left a way to write once the primary has moved.
+    #[must_use]
+    pub fn survivors(self, scene: &Scene) -> Vec<Region> {
+        let moves = |step: &Step| match step {
+            Step::Do(act) => matches!(act, Act::Promote(_) | Act::Switchover(_)),
+            Step::FirstOf(_) | Step::AtOnce(..) => true,
+            _ => false,
+        };
+        let after = self.script(scene).into_iter().skip_while(|step| !moves(step));
+        let first = after.filter_map(|step| match step {
+            Step::Writes(regions) => Some(regions),
+            _ => None,
+        });
+        first.take(1).flatten().collect()
+    }
+
     /// What happens, in order.
     #[must_use]
     pub fn script(self, scene: &Scene) -> Vec<Step> {
@@ -501,6 +536,16 @@ mod tests {
             });
             assert_eq!(promoted, done(|act| matches!(act, Act::Rejoin(_))) > 0, "{fault}");
         }
+    }
+
+    #[test]
+    fn whoever_must_write_after_the_move_has_survived_it() {
+        let scene = scene(3);
+        assert_eq!(Fault::KillPrimary.survivors(&scene), scene.replicas());
+        assert_eq!(Fault::WakeAlone.survivors(&scene), scene.replicas());
+        assert_eq!(Fault::KillPostgres.survivors(&scene), scene.all());
+        assert_eq!(Fault::PromoteUnderLoad.survivors(&scene), scene.all());
+        assert!(Fault::Delay.survivors(&scene).is_empty());
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub trait Ground: Sync {
     /// Does it, and returns when it is done. What it printed, if it was a command, comes too.
     fn act(&self, act: &Act) -> impl Future<Output = (Acted, Option<String>)> + Send;
 
+    /// Before a round: waits until nothing is amiss, and makes good what a round before has left
+    /// behind. Tells what it did.
+    ///
+    /// # Errors
+    /// With what is still amiss.
+    fn restore(&self) -> impl Future<Output = Result<Vec<String>, String>> + Send;
+
     /// Makes good whatever is broken, for all it knows, after a round that came to grief.
     fn mend(&self) -> impl Future<Output = Acted> + Send;
 }

@@ -1,6 +1,9 @@
 //! What a round cost, in seconds and in writes. Pure; `docs/DRILL.md` says how each is counted.
 
-use super::history::{Call, History, Mark, MarkKind};
+use super::{
+    ground::CommandRecord,
+    history::{Call, History, Mark, MarkKind},
+};
 use crate::vocab::{Epoch, Region};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +15,7 @@ const SILENCE_US: u64 = 1_000_000;
 const BUCKETS_MAX: u64 = 160;
 const BUCKET_MS_MIN: u64 = 250;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measures {
     /// One for each time the primary moved.
     pub moves: Vec<Move>,
@@ -23,6 +26,8 @@ pub struct Measures {
     pub write_pause: Percentiles,
     /// Of all writes, by region: from the first attempt to the acknowledgement.
     pub write_time: BTreeMap<Region, Percentiles>,
+    /// In the regions that were not the primary when the round began. `None`: nobody knows which.
+    pub surviving_reads_failed: Option<u64>,
     /// Most writes under way at once.
     pub writes_in_flight_max: usize,
     pub timeline: Vec<Mark>,
@@ -42,6 +47,13 @@ pub struct Move {
     pub recovery_by_region_ms: BTreeMap<Region, Option<u64>>,
     /// From the start of the command that moved it to the first write acknowledged from each region.
     pub after_command_ms: BTreeMap<Region, Option<u64>>,
+    /// The same until every region has one that the fault has left a way to write in; `None` while one
+    /// has none.
+    pub to_survivors_ms: Option<u64>,
+    /// Of it: waiting until what the old primary was granted had run out.
+    pub lease_wait_ms: Option<u64>,
+    /// Handed over by a primary that was alive.
+    pub planned: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,10 +82,30 @@ pub struct Chart {
     pub errors: Vec<u32>,
 }
 
+/// Of a round in which `survivors` were left a way to write once the primary had moved, by these
+/// `commands`.
 #[must_use]
-pub fn measure(history: &History) -> Measures {
+pub fn measure(history: &History, survivors: &[Region], commands: &[CommandRecord]) -> Measures {
     let writes = Durations::of(history);
-    let moves = moves(history);
+    let mut moves = moves(history);
+    for one in &mut moves {
+        let of = |region| one.after_command_ms.get(region).copied().flatten();
+        one.to_survivors_ms = survivors
+            .iter()
+            .map(of)
+            .collect::<Option<Vec<_>>>()
+            .unwrap_or_default()
+            .into_iter()
+            .max();
+        let by = commands.iter().filter(|command| command.ended == "done");
+        if let Some((command, told)) = by
+            .filter_map(|one| Some((one, report(&one.printed)?)))
+            .find(|(_, told)| told.epoch == one.to.get())
+        {
+            one.planned = command.command.starts_with("switchover");
+            one.lease_wait_ms = Some(told.lease_wait_ms);
+        }
+    }
     let by_region = |wanted: fn(&Call) -> bool| {
         let of = |region: &Region| {
             let calls = history.calls.iter().filter(|c| c.asked == *region && wanted(c));
@@ -85,12 +117,25 @@ pub fn measure(history: &History) -> Measures {
         reads: by_region(|call| !call.ask.is_write()),
         writes: by_region(|call| call.ask.is_write()),
         write_pause: writes.pause(history),
+        surviving_reads_failed: None,
         write_time: writes.by_region(),
         writes_in_flight_max: writes.in_flight_max(),
         timeline: timeline(history, &moves),
         chart: chart(history),
         moves,
     }
+}
+
+/// What a command that moves the primary prints, as far as it is measured.
+#[derive(Deserialize)]
+struct Told {
+    epoch: u32,
+    lease_wait_ms: u64,
+}
+
+/// After what it may have said to a person.
+fn report(printed: &str) -> Option<Told> {
+    serde_json::from_str(&printed[printed.find('{')?..]).ok()
 }
 
 fn moves(history: &History) -> Vec<Move> {
@@ -143,6 +188,9 @@ fn one_move(
         recovery_ms: ms(first_us.saturating_sub(last_us)),
         recovery_by_region_ms: by_region(&|region| last(Some(region))),
         after_command_ms: by_region(&|_| begun),
+        to_survivors_ms: None,
+        lease_wait_ms: None,
+        planned: false,
     })
 }
 
@@ -249,9 +297,20 @@ impl<'a> Durations<'a> {
     }
 }
 
+impl Measures {
+    /// Of the regions beside the one that was the primary.
+    #[must_use]
+    pub fn with_primary(self, primary: &Region) -> Self {
+        let replicas = self.reads.iter().filter(|(region, _)| *region != primary);
+        let failed = replicas.map(|(_, reads)| reads.failed).sum();
+        Self { surviving_reads_failed: Some(failed), ..self }
+    }
+}
+
 impl Percentiles {
     /// Of microseconds, by nearest rank.
-    fn of(mut times_us: Vec<u64>) -> Self {
+    #[must_use]
+    pub fn of(mut times_us: Vec<u64>) -> Self {
         times_us.sort_unstable();
         let Some(last) = times_us.last().copied() else { return Self::default() };
         let rank = |percent: usize| {
@@ -374,12 +433,25 @@ mod tests {
             (US, "c", 1_000, 1_250, Some(2)),
         ];
         let marks = [(150, MarkKind::Fault), (400, MarkKind::Command), (1_100, MarkKind::Command)];
-        let measured = measure(&history(&attempts, &marks, 2_000));
+        let printed = "said\n{\"epoch\":2,\"lease_wait_ms\":300}".to_owned();
+        let command = CommandRecord {
+            at_us: 400_000,
+            took_ms: 500,
+            command: "promote eu-west-1".into(),
+            ended: "done".into(),
+            printed,
+        };
+        let history = history(&attempts, &marks, 2_000);
+        let measured = measure(&history, &[region(EU)], &[command]);
         let [moved] = &measured.moves[..] else { panic!("{:?}", measured.moves) };
         assert_eq!(moved.recovery_ms, 820);
         assert_eq!(moved.recovery_by_region_ms[&region(US)], Some(1_150));
         assert_eq!(moved.recovery_by_region_ms[&region(EU)], Some(820));
         assert_eq!(moved.after_command_ms[&region(EU)], Some(600));
+        assert_eq!((moved.to_survivors_ms, moved.lease_wait_ms), (Some(600), Some(300)));
+        assert!(!moved.planned);
+        let all = measure(&history, &history.regions, &[]).moves.remove(0);
+        assert_eq!((all.to_survivors_ms, all.lease_wait_ms), (Some(850), None));
         let says: Vec<_> = measured.timeline.iter().map(|mark| (mark.at_us, mark.kind)).collect();
         assert!(says.contains(&(180_000, MarkKind::Seen)), "{says:?}");
         assert!(says.contains(&(1_250_000, MarkKind::Seen)), "{says:?}");
@@ -390,16 +462,17 @@ mod tests {
     #[test]
     fn a_region_that_the_new_epoch_does_not_reach_has_no_recovery() {
         let attempts = [(US, "a", 0, 100, Some(1)), (EU, "b", 300, 400, Some(2))];
-        let moved = measure(&history(&attempts, &[], 1_000)).moves.remove(0);
+        let moved = measure(&history(&attempts, &[], 1_000), &[], &[]).moves.remove(0);
         assert_eq!(moved.recovery_by_region_ms[&region(US)], None);
         assert_eq!(moved.after_command_ms[&region(EU)], None);
-        assert!(measure(&history(&attempts[..1], &[], 1_000)).moves.is_empty());
+        assert_eq!(moved.to_survivors_ms, None);
+        assert!(measure(&history(&attempts[..1], &[], 1_000), &[], &[]).moves.is_empty());
     }
 
     #[test]
     fn unavailable_is_while_someone_asks_and_nobody_answers() {
         let of = |attempts: &[Attempt], end_ms| {
-            let measured = measure(&history(attempts, &[], end_ms));
+            let measured = measure(&history(attempts, &[], end_ms), &[], &[]);
             let found = &measured.writes[&region(US)];
             (found.unavailable_ms, found.longest_ms)
         };
@@ -436,7 +509,7 @@ mod tests {
             (US, "b", 20, 30, Some(1)),
             (EU, "c", 60, 70, Some(1)),
         ];
-        assert_eq!(measure(&history(&attempts, &[], 100)).writes_in_flight_max, 2);
+        assert_eq!(measure(&history(&attempts, &[], 100), &[], &[]).writes_in_flight_max, 2);
     }
 
     proptest! {
@@ -447,7 +520,7 @@ mod tests {
         ) {
             let attempts: Vec<Attempt> = attempts.iter()
                 .map(|(from, took, ok)| (US, "a", *from, from + took, ok.then_some(1))).collect();
-            let measured = measure(&history(&attempts, &[], 6_000));
+            let measured = measure(&history(&attempts, &[], 6_000), &[], &[]);
             let found = &measured.writes[&region(US)];
             prop_assert!(found.longest_ms <= found.unavailable_ms);
             // Each of them is rounded.

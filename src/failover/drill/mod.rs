@@ -12,6 +12,7 @@ pub mod elle;
 pub mod faults;
 pub mod ground;
 pub mod history;
+pub mod limits;
 pub mod measures;
 pub mod page;
 pub mod report;

@@ -61,16 +61,17 @@ struct View<'a> {
     report: &'a Report,
     summary: Summary,
     durability: &'static str,
-    breaches: [&'static str; 8],
+    breaches: [&'static str; 9],
     rounds: Vec<RoundView<'a>>,
 }
 
 #[derive(Serialize)]
 struct RoundView<'a> {
     round: &'a Round,
-    passed: bool,
+    clean: bool,
+    word: &'static str,
     /// In the order of the view's `breaches`.
-    counts: [usize; 8],
+    counts: [usize; 9],
     regions: Vec<RegionView<'a>>,
     violations: Vec<ViolationView<'a>>,
     figure: Figure,
@@ -132,7 +133,8 @@ fn round(round: &Round) -> RoundView<'_> {
     });
     RoundView {
         round,
-        passed: round.passed(),
+        clean: round.passed(),
+        word: round.word(),
         counts: Breach::ALL.map(|breach| verdict.count(breach)),
         regions: regions.collect(),
         violations: violations.collect(),

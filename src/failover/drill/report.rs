@@ -3,7 +3,9 @@
 use super::{
     checker::{Breach, Verdict},
     ground::CommandRecord,
-    measures::{Availability, Measures},
+    limits::{Goal, Grade, Unit, goals},
+    measures::{Availability, Measures, Move, Percentiles},
+    run::Order,
 };
 use crate::{config::Durability, vocab::Region};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ pub struct Report {
     pub durability: Durability,
     /// Writes a second, in all.
     pub rate: u32,
+    /// Whether the regions are as far from each other as real ones: else no goal of time is measured.
+    pub real_round_trips: bool,
     pub rounds: Vec<Round>,
 }
 
@@ -28,8 +32,18 @@ pub struct Round {
     pub seed: u64,
     pub fault: String,
     pub about: String,
-    pub primary_before: Region,
+    /// What was done before it, because a round before had left it undone.
+    pub restored: Vec<String>,
+    pub primary_before: Option<Region>,
     pub primary_after: Option<Region>,
+    /// Why it could not begin.
+    pub not_run: Option<String>,
+    /// Why its times are in no goal: they are those of a busy machine.
+    pub uncounted: Option<String>,
+    /// All was read back at its end.
+    pub judged: bool,
+    /// How long after its turn each request was asked.
+    pub late: Percentiles,
     /// Why the round did not come to its end, or a rule of the fault was not kept.
     pub failures: Vec<String>,
     pub commands: Vec<CommandRecord>,
@@ -38,16 +52,48 @@ pub struct Round {
 }
 
 impl Round {
+    /// One that could not begin.
+    #[must_use]
+    pub fn not_run(order: &Order, why: String) -> Self {
+        Self {
+            number: order.number,
+            seed: order.seed,
+            fault: order.fault.name().to_owned(),
+            about: order.fault.facts().1.to_owned(),
+            restored: Vec::new(),
+            primary_before: None,
+            primary_after: None,
+            not_run: Some(why),
+            uncounted: None,
+            judged: false,
+            late: Percentiles::default(),
+            failures: Vec::new(),
+            commands: Vec::new(),
+            verdict: Verdict::default(),
+            measures: Measures::default(),
+        }
+    }
+
+    /// It ran, and no rule was broken. A busy machine's times may still not count.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.failures.is_empty() && self.verdict.is_clean()
+        self.not_run.is_none() && self.failures.is_empty() && self.verdict.is_clean()
+    }
+
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (&self.not_run, self.passed()) {
+            (Some(_), _) => "NOT RUN",
+            (None, false) => "FAILED",
+            (None, true) => "passed",
+        }
     }
 }
 
 impl Report {
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.rounds.iter().all(Round::passed)
+        !self.rounds.is_empty() && self.rounds.iter().all(Round::passed)
     }
 
     /// The figures that a drill is run for, over all rounds.
@@ -61,30 +107,38 @@ impl Report {
             each.map(|found| found.longest_ms).max().unwrap_or(0)
         };
         let mut recoveries: Vec<u64> = moves().map(|one| one.recovery_ms).collect();
-        let mut commands: Vec<u64> =
-            moves().filter_map(|one| one.after_command_ms.values().copied().max()?).collect();
+        let mut commands: Vec<u64> = moves().filter_map(|one| one.to_survivors_ms).collect();
         recoveries.sort_unstable();
         commands.sort_unstable();
+        let rounds = |of: fn(&Round) -> bool| self.rounds.iter().filter(|round| of(round)).count();
         Summary {
             passed: self.passed(),
             rounds: self.rounds.len(),
-            rounds_failed: self.rounds.iter().filter(|round| !round.passed()).count(),
+            rounds_failed: rounds(|round| !round.passed() && round.not_run.is_none()),
+            rounds_uncounted: rounds(|round| round.uncounted.is_some()),
+            rounds_not_run: rounds(|round| round.not_run.is_some()),
             acknowledged: sum(&|round| round.verdict.tally.acknowledged),
             lost: sum(&|round| round.verdict.tally.lost),
             duplicated: count(Breach::Duplicated),
             stale: count(Breach::Stale),
             backward: count(Breach::Backward),
             two_epochs: count(Breach::TwoEpochs),
-            other_violations: [Breach::Untold, Breach::Unlisted, Breach::Contradiction]
-                .map(count)
-                .iter()
-                .sum(),
+            other_violations: [
+                Breach::Untold,
+                Breach::Unlisted,
+                Breach::FalseLoss,
+                Breach::Contradiction,
+            ]
+            .map(count)
+            .iter()
+            .sum(),
             unresolved: sum(&|round| round.verdict.tally.unresolved),
             moves: moves().count(),
             recovery_median_ms: middle(&recoveries),
             recovery_worst_ms: recoveries.last().copied(),
             after_command_median_ms: middle(&commands),
             after_command_worst_ms: commands.last().copied(),
+            goals: goals(self),
             reads_longest_unavailable_ms: worst(|measures| measures.reads.values().collect()),
             writes_longest_unavailable_ms: worst(|measures| measures.writes.values().collect()),
         }
@@ -102,6 +156,9 @@ pub struct Summary {
     pub passed: bool,
     pub rounds: usize,
     pub rounds_failed: usize,
+    /// Their times are in no goal, whatever else came of them.
+    pub rounds_uncounted: usize,
+    pub rounds_not_run: usize,
     pub acknowledged: u64,
     pub lost: u64,
     pub duplicated: u64,
@@ -113,9 +170,10 @@ pub struct Summary {
     pub moves: usize,
     pub recovery_median_ms: Option<u64>,
     pub recovery_worst_ms: Option<u64>,
-    /// To the first write from the region that got it last.
+    /// To the first write from the surviving region that got it last.
     pub after_command_median_ms: Option<u64>,
     pub after_command_worst_ms: Option<u64>,
+    pub goals: Vec<Goal>,
     pub reads_longest_unavailable_ms: u64,
     pub writes_longest_unavailable_ms: u64,
 }
@@ -129,17 +187,8 @@ pub fn seconds(ms: Option<u64>) -> String {
 /// Violations of a round that are printed; all of them are in the files.
 const VIOLATIONS_SHOWN: usize = 12;
 
-/// For a terminal. Writing to a string does not fail.
-#[must_use]
-pub fn round_text(round: &Round) -> String {
-    let mut text = String::new();
-    let (tally, measures) = (&round.verdict.tally, &round.measures);
-    let word = if round.passed() { "passed" } else { "FAILED" };
-    let after = round.primary_after.as_ref().map_or("nobody", |region| region.as_str());
-    let _ = writeln!(text, "Round {}: {}, seed {}: {word}", round.number, round.fault, round.seed);
-    let _ = writeln!(text, "  {}", round.about);
-    let _ = writeln!(text, "  primary      {} -> {after}", round.primary_before);
-    for one in &measures.moves {
+fn moves_text(text: &mut String, moves: &[Move]) {
+    for one in moves {
         let of = |by: &std::collections::BTreeMap<Region, Option<u64>>| {
             let each = by.iter().map(|(region, ms)| format!("{region} {}", seconds(*ms)));
             each.collect::<Vec<_>>().join(", ")
@@ -152,13 +201,47 @@ pub fn round_text(round: &Round) -> String {
             one.to,
             of(&one.recovery_by_region_ms)
         );
-        let _ = writeln!(text, "  from command {}", of(&one.after_command_ms));
+        let waited = one.lease_wait_ms.filter(|_| !one.planned);
+        let waited = waited.map(|ms| format!("; of it {} for the lease to end", seconds(Some(ms))));
+        let _ = writeln!(
+            text,
+            "  from command {} to all survivors{} ({})",
+            seconds(one.to_survivors_ms),
+            waited.unwrap_or_default(),
+            of(&one.after_command_ms)
+        );
     }
+}
+
+/// For a terminal. Writing to a string does not fail.
+#[must_use]
+pub fn round_text(round: &Round) -> String {
+    let mut text = String::new();
+    let (tally, measures) = (&round.verdict.tally, &round.measures);
+    let word = round.word();
+    let name =
+        |region: &Option<Region>| region.as_ref().map_or("nobody", Region::as_str).to_owned();
+    let (before, after) = (name(&round.primary_before), name(&round.primary_after));
+    let _ = writeln!(text, "Round {}: {}, seed {}: {word}", round.number, round.fault, round.seed);
+    let _ = writeln!(text, "  {}", round.about);
+    if let Some(why) = &round.not_run {
+        let _ = writeln!(text, "  NOT RUN: {why}");
+        return text;
+    }
+    if let Some(why) = &round.uncounted {
+        let _ = writeln!(text, "  NOT COUNTED: {why}; its times are in no goal");
+    }
+    for done in &round.restored {
+        let _ = writeln!(text, "  restored     {done}");
+    }
+    let _ = writeln!(text, "  primary      {before} -> {after}");
+    moves_text(&mut text, &measures.moves);
     let _ = writeln!(
         text,
-        "  RPO          {} lost of {} acknowledged; {} refused, {} recovered, {} without effect, {} unresolved; told {} times",
+        "  RPO          {} lost of {} acknowledged ({} of them listed); {} refused, {} recovered, {} without effect, {} unresolved; told {} times",
         tally.lost,
         tally.acknowledged,
+        round.verdict.listed(),
         tally.refused,
         tally.recovered,
         tally.without_effect,
@@ -207,17 +290,41 @@ pub fn round_text(round: &Round) -> String {
     text
 }
 
+fn goal_text(goal: &Goal) -> String {
+    let figure = |figure: u64| match goal.unit {
+        Unit::Count => figure.to_string(),
+        Unit::Ms => seconds(Some(figure)),
+    };
+    let found = goal.found.map_or_else(|| "-".to_owned(), figure);
+    let (grade, limit) = (goal.grade.word(), figure(goal.limit));
+    format!("  {grade:<12}  {}: {found}, at most {limit}\n", goal.what)
+}
+
 /// The last lines of a drill.
 #[must_use]
 pub fn summary_text(report: &Report) -> String {
     let summary = report.summary();
     let word = if summary.passed { "passed" } else { "FAILED" };
+    let unclean = [(summary.rounds_failed, "failed"), (summary.rounds_not_run, "not run")];
+    let clean = summary.rounds - unclean.iter().map(|(count, _)| count).sum::<usize>();
+    let unclean = unclean.iter().filter(|(count, _)| *count > 0);
+    let unclean: Vec<_> = unclean.map(|(count, word)| format!(", {count} {word}")).collect();
+    let unclean = unclean.concat();
+    let graded = |grade| summary.goals.iter().filter(|goal| goal.grade == grade).count();
+    let grades = [Grade::Met, Grade::Missed, Grade::NotMeasured];
+    let grades = grades.map(|grade| format!("{} {}", graded(grade), grade.word())).join(", ");
+    let goals: String = summary.goals.iter().map(goal_text).collect();
+    let uncounted = match summary.rounds_uncounted {
+        0 => String::new(),
+        count => format!("; the times of {count} are not counted"),
+    };
     format!(
-        "{word}: {} of {} rounds clean, durability {}\n\
+        "{word}: {clean} of {} rounds clean{unclean}{uncounted}, durability {}\n\
          lost {} of {} acknowledged, duplicated {}, stale {}, backward {}, two epochs {}, other violations {}, unresolved {}\n\
-         {} moves of the primary: RTO median {}, worst {}; from the command to a write from every region: median {}, worst {}\n\
-         longest without reads in a region {}, without writes {}\n",
-        summary.rounds - summary.rounds_failed,
+         {} moves of the primary: RTO median {}, worst {}; from the command to a write from every survivor: median {}, worst {}\n\
+         longest without reads in a region {}, without writes {}\n\
+         goals: {grades}\n\
+         {goals}",
         summary.rounds,
         report.durability.word(),
         summary.lost,

@@ -7,7 +7,8 @@ use super::{
     faults::{Act, Fault, Scene, Step},
     ground::{Acted, CommandRecord, Ground},
     history::{Closing, History, Mark, MarkKind},
-    measures,
+    limits,
+    measures::{self, Percentiles},
     report::Round,
     workload::{self, Plan, Workload},
 };
@@ -39,7 +40,8 @@ pub struct Order {
 /// Runs one round to its end. What goes wrong on the way is in the round.
 ///
 /// # Errors
-/// When it cannot begin: no region is the primary, or no write goes through.
+/// When it cannot begin: something is amiss that cannot be made good, no region is the primary, or no
+/// write goes through.
 pub async fn run(
     client: Client,
     ground: &impl Ground,
@@ -48,6 +50,8 @@ pub async fn run(
 ) -> Result<(Round, History), String> {
     let client = Arc::new(client);
     let rng: SharedRng = Arc::new(SeededRng::new(order.seed));
+    tell("looking whether all is well");
+    let restored = ground.restore().await?;
     let regions = client.regions();
     let (_, primary) = primary(&client).await?;
     let scene = Scene::choose(&regions, &primary, &*rng).ok_or("there is only one region")?;
@@ -67,7 +71,7 @@ pub async fn run(
     };
     stage.play(order.fault, &scene, &regions).await;
     let Stage { mut marks, commands, mut failures, promoted, rejoined, .. } = stage;
-    let (calls, skipped) = workload.end().await;
+    let workload::Ended { calls, skipped, late_us } = workload.end().await;
     let ended_us = client.now_us();
     if skipped > 0 {
         let says = format!("{skipped} requests were left out: every session waited for an answer");
@@ -86,7 +90,9 @@ pub async fn run(
         closing: Closing::default(),
     };
     let at = after.as_ref().unwrap_or(&primary);
-    let verdict = match closing::read(&client, &order.run, &lists, &history.calls, at).await {
+    let read = closing::read(&client, &order.run, &lists, &history.calls, at).await;
+    let judged = read.is_ok() && !history.calls.is_empty();
+    let verdict = match read {
         Ok(closing) => {
             history.closing = Closing { rejoined: promoted && rejoined, ..closing };
             let lost = checker::lost(&history);
@@ -98,17 +104,29 @@ pub async fn run(
             checker::judge(&History { calls: Vec::new(), ..history.clone() })
         }
     };
+    let measures = measures::measure(&history, &order.fault.survivors(&scene), &commands);
+    let measures = measures.with_primary(&primary);
+    let late = Percentiles::of(late_us);
+    let uncounted = limits::uncounted(&late, &history);
+    if uncounted.is_none() {
+        failures.extend(limits::broken(order.fault, &measures));
+    }
     let round = Round {
         number: order.number,
         seed: order.seed,
         fault: order.fault.name().to_owned(),
         about: order.fault.facts().1.to_owned(),
-        primary_before: primary,
+        restored,
+        primary_before: Some(primary),
         primary_after: after,
+        not_run: None,
+        uncounted,
+        judged,
+        late,
         failures,
         commands,
         verdict,
-        measures: measures::measure(&history),
+        measures,
     };
     Ok((round, history))
 }

@@ -45,6 +45,17 @@ pub struct Plan {
     pub rate: u32,
 }
 
+/// What a workload saw.
+#[derive(Debug)]
+pub struct Ended {
+    /// In the order in which they ended.
+    pub calls: Vec<Call>,
+    /// Requests that were left out, because every session waited for an answer.
+    pub skipped: u64,
+    /// How long after its turn each request was asked.
+    pub late_us: Vec<u64>,
+}
+
 /// A workload under way.
 pub struct Workload {
     shared: Arc<Shared>,
@@ -65,6 +76,8 @@ struct Shared {
     sessions: AtomicU32,
     /// Requests that no session was left for.
     skipped: AtomicU64,
+    /// How long after its turn each request was asked, for want of this machine's time.
+    late_us: Mutex<Vec<u64>>,
     stop: CancellationToken,
 }
 
@@ -102,7 +115,8 @@ pub async fn prepare(client: &Client, run: &str, at: &Region) -> Result<Vec<Stri
         let key = format!("{run}-list-{list}");
         let body = json!({ "drill": run, "list": list, "values": [] });
         let request = Request::write(Verb::Post, lists(run), &key, &body);
-        let answer = client.ask(at, 0, &request).await;
+        // A primary that missed one renewal of its lease takes writes again with the next.
+        let answer = client.ask_until(at, &request, |answer| answer.status == 201).await;
         match answer.body["id"].as_str() {
             Some(id) if answer.status == 201 => ids.push(id.to_owned()),
             _ => return Err(said(at, &answer)),
@@ -134,6 +148,7 @@ impl Workload {
             idle: Mutex::default(),
             sessions: AtomicU32::new(0),
             skipped: AtomicU64::new(0),
+            late_us: Mutex::default(),
             stop: CancellationToken::new(),
         });
         let mut arrivals = JoinSet::new();
@@ -150,14 +165,14 @@ impl Workload {
         locked(&self.shared.acknowledged).get(region).copied()
     }
 
-    /// Asks nothing new, waits for what is under way, and gives all calls and the number of requests
-    /// that were left out.
-    pub async fn end(mut self) -> (Vec<Call>, u64) {
+    /// Asks nothing new, waits for what is under way, and gives all that it saw.
+    pub async fn end(mut self) -> Ended {
         self.shared.stop.cancel();
         while self.arrivals.join_next().await.is_some() {}
         let mut calls = std::mem::take(&mut *locked(&self.shared.calls));
         calls.sort_by_key(|call| call.ended_us);
-        (calls, self.shared.skipped.load(Ordering::Relaxed))
+        let late_us = std::mem::take(&mut *locked(&self.shared.late_us));
+        Ended { calls, skipped: self.shared.skipped.load(Ordering::Relaxed), late_us }
     }
 }
 
@@ -170,7 +185,10 @@ enum Kind {
 impl Shared {
     async fn arrive(self: Arc<Self>, region: Region, kind: Kind) {
         let share = self.plan.rate.max(1) / u32::try_from(self.regions.len()).unwrap_or(1).max(1);
-        let mut turns = tokio::time::interval(Duration::from_secs(1) / share.max(1));
+        let pause = Duration::from_secs(1) / share.max(1);
+        let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        let mut turns = tokio::time::interval(pause);
+        let mut before_us = None;
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut jobs = JoinSet::new();
         loop {
@@ -178,6 +196,10 @@ impl Shared {
                 biased;
                 () = self.stop.cancelled() => break,
                 _ = turns.tick() => {}
+            }
+            let now_us = self.client.now_us();
+            if let Some(before_us) = before_us.replace(now_us) {
+                locked(&self.late_us).push((now_us - before_us).saturating_sub(pause_us));
             }
             while jobs.try_join_next().is_some() {}
             match self.session() {

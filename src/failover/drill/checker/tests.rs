@@ -84,7 +84,7 @@ impl Story {
     }
 
     fn told(self, session: u32) -> Self {
-        self.call(session, Ask::ReadList { list: 1 }, Outcome::Told)
+        self.call(session, Ask::ReadList { list: 1 }, Outcome::Told).marks("1-1-99", "1-2-40")
     }
 
     fn ends_with(mut self, keys: &[&str], list: &[u64]) -> Self {
@@ -181,6 +181,40 @@ fn a_bookmark_of_a_lost_write_gets_no_good_answer_from_a_later_epoch() {
     story().told(1).read_list(1, &[]).marks("1-2-40", "1-2-60").ends_with(&[], &[]).finds(&[]);
 }
 
+/// Each call takes ten microseconds, and a bookmark is given at the end of one.
+#[test]
+fn who_is_told_of_a_loss_has_lost_something() {
+    let told = |story: Story, sent: &str| story.told(1).marks(sent, "1-2-40");
+    let false_loss = &[Breach::FalseLoss];
+    let lost = || with_async().add(1, "a", 1).marks("", "1-1-50");
+    told(lost(), "1-1-50").ends_with(&[], &[]).finds(&[]);
+    // Nothing is missing.
+    told(lost(), "1-1-50").ends_with(&["a"], &[]).finds(false_loss);
+    // What is missing is of another epoch.
+    told(lost(), "1-3-50").ends_with(&[], &[]).finds(false_loss);
+    // Something is missing, but what was committed behind the bookmark is there.
+    let kept = |epoch| lost().add(2, "b", epoch);
+    told(kept(1), "1-1-50").ends_with(&["b"], &[]).finds(false_loss);
+    told(kept(2), "1-1-50").ends_with(&["b"], &[]).finds(&[]);
+    // It sent nothing that could name anything.
+    told(lost(), "").ends_with(&[], &[]).finds(false_loss);
+}
+
+/// It may have been in the log that is lost, behind the position that a bookmark tells.
+#[test]
+fn an_unanswered_write_that_is_missing_can_be_what_a_loss_is_told_of() {
+    let story = |story: Story| {
+        let begun = story.call(9, append(&[], 7), Outcome::Unknown);
+        let read = begun.read_list(1, &[]).marks("", "1-1-50");
+        read.told(1).marks("1-1-50", "1-2-40").ends_with(&[], &[])
+    };
+    story(with_async()).finds(&[]);
+    story(quorum()).finds(&[]);
+    let refused = with_async().call(9, append(&[], 7), Outcome::Refused).read_list(1, &[]);
+    let refused = refused.marks("", "1-1-50").told(1).marks("1-1-50", "1-2-40");
+    refused.ends_with(&[], &[]).finds(&[Breach::FalseLoss]);
+}
+
 #[test]
 fn a_key_has_one_effect() {
     quorum().add(1, "a", 1).ends_with(&["a", "a"], &[]).finds(&[Breach::Duplicated]);
@@ -217,9 +251,9 @@ fn a_loss_excuses_what_is_lost_once_it_is_told_and_nothing_else() {
     };
     story(true, &[]).finds(&[]);
     story(false, &[]).finds(&[Breach::Stale]);
-    story(true, &["a"]).finds(&[Breach::Stale]);
+    story(true, &["a"]).finds(&[Breach::Stale, Breach::FalseLoss]);
     // What was acknowledged since is not excused.
-    let later = with_async().told(1).add(1, "a", 2).read_item(1, "a", false);
+    let later = with_async().add(2, "b", 1).told(1).add(1, "a", 2).read_item(1, "a", false);
     later.ends_with(&[], &[]).finds(&[Breach::Stale]);
 }
 
@@ -277,10 +311,11 @@ fn answers_agree_with_what_is_there() {
         quorum()
             .call(1, add("a"), Outcome::Refused)
             .call(1, add("a"), Outcome::Told)
+            .marks("1-1-50", "1-2-40")
             .ends_with(there, &[])
     };
-    assert_eq!(refused(&[]).finds(&[]).tally.refused, 1);
-    refused(&["a"]).finds(&[Breach::Contradiction]);
+    assert_eq!(refused(&[]).finds(&[Breach::FalseLoss]).tally.refused, 1);
+    refused(&["a"]).finds(&[Breach::Contradiction, Breach::FalseLoss]);
     // One of its attempts may have.
     let unknown =
         || quorum().call(1, add("a"), Outcome::Unknown).call(1, add("a"), Outcome::Refused);

@@ -5,8 +5,10 @@ use crate::{
     config::Durability,
     failover::drill::{
         checker,
+        faults::Fault,
         history::{Ask, Call, Closing, History, Mark, Outcome, Seen},
         measures, report,
+        run::Order,
     },
     vocab::{Epoch, Etag},
 };
@@ -61,15 +63,20 @@ fn small() -> Report {
         seed: 7,
         fault: "kill-primary".into(),
         about: "The primary region ends without warning.".into(),
-        primary_before: "us-east-1".parse().unwrap(),
+        restored: vec!["us-east-1 was rejoined".into()],
+        primary_before: Some("us-east-1".parse().unwrap()),
         primary_after: Some("eu-west-1".parse().unwrap()),
+        not_run: None,
+        uncounted: None,
+        judged: true,
+        late: measures::Percentiles::default(),
         failures: Vec::new(),
         commands: Vec::new(),
         verdict: checker::judge(&history),
-        measures: measures::measure(&history),
+        measures: measures::measure(&history, &history.regions, &[]),
     };
     let (at, durability) = ("2026-01-02T03:04:05Z".to_owned(), Durability::Quorum);
-    Report { seed: 7, at, durability, rate: 60, rounds: vec![round] }
+    Report { seed: 7, at, durability, rate: 60, real_round_trips: true, rounds: vec![round] }
 }
 
 #[test]
@@ -95,11 +102,12 @@ fn the_text_tells_what_the_page_tells() {
     insta::assert_snapshot!(text, @r"
     Round 1: kill-primary, seed 7: FAILED
       The primary region ends without warning.
+      restored     us-east-1 was rejoined
       primary      us-east-1 -> eu-west-1
       RTO          1.20 s from epoch 1 to 2 (eu-west-1 -, us-east-1 1.50 s)
-      from command eu-west-1 0.50 s, us-east-1 0.80 s
-      RPO          1 lost of 3 acknowledged; 0 refused, 0 recovered, 0 without effect, 0 unresolved; told 0 times
-      violations   lost 1, untold 0, unlisted 0, duplicated 0, stale 0, backward 0, two epochs 0, contradiction 0
+      from command 0.80 s to all survivors (eu-west-1 0.50 s, us-east-1 0.80 s)
+      RPO          1 lost of 3 acknowledged (0 of them listed); 0 refused, 0 recovered, 0 without effect, 0 unresolved; told 0 times
+      violations   lost 1, untold 0, unlisted 0, false loss 0, duplicated 0, stale 0, backward 0, two epochs 0, contradiction 0
       reads  eu-west-1    unavailable 0.00 s, at most 0.00 s on end; 0 answered, 0 failed
       reads  us-east-1    unavailable 0.00 s, at most 0.00 s on end; 0 answered, 0 failed
       writes eu-west-1    unavailable 1.10 s, at most 1.10 s on end; 1 answered, 1 failed
@@ -111,11 +119,49 @@ fn the_text_tells_what_the_page_tells() {
          1.40 s  epoch 2: first write acknowledged in eu-west-1
          1.70 s  epoch 2: first write acknowledged in us-east-1
       VIOLATION (lost) at 0.20 s: a was acknowledged by someone and is gone
-    FAILED: 0 of 1 rounds clean, durability quorum
+    FAILED: 0 of 1 rounds clean, 1 failed, durability quorum
     lost 1 of 3 acknowledged, duplicated 0, stale 0, backward 0, two epochs 0, other violations 0, unresolved 0
-    1 moves of the primary: RTO median 1.20 s, worst 1.20 s; from the command to a write from every region: median 0.80 s, worst 0.80 s
+    1 moves of the primary: RTO median 1.20 s, worst 1.20 s; from the command to a write from every survivor: median 0.80 s, worst 0.80 s
     longest without reads in a region 0.00 s, without writes 1.10 s
+    goals: 5 met, 1 missed, 3 not measured
+      missed        lost writes: 1, at most 0
+      met           duplicated writes: 0, at most 0
+      met           stale reads: 0, at most 0
+      met           backward reads: 0, at most 0
+      not measured  planned move: failed writes: -, at most 0
+      not measured  planned move: write pause, p99: -, at most 1.00 s
+      met           kill: command to a write from every survivor, median: 0.80 s, at most 3.00 s
+      met           kill: command to a write from every survivor, worst: 0.80 s, at most 8.00 s
+      not measured  kill: failed reads in surviving regions: -, at most 0
     ");
+}
+
+#[test]
+fn a_round_that_does_not_count_is_not_clean() {
+    let order = Order {
+        number: 2,
+        seed: 8,
+        fault: Fault::KillPrimary,
+        rate: 60,
+        durability: Durability::Quorum,
+        run: "test".into(),
+    };
+    let not_run = Round::not_run(&order, "eu-west-1 is quarantined".into());
+    assert_eq!((not_run.word(), not_run.passed()), ("NOT RUN", false));
+    let busy = Round { not_run: None, uncounted: Some("late".into()), ..not_run.clone() };
+    assert_eq!((busy.word(), busy.passed()), ("passed", true));
+    assert!(report::round_text(&busy).contains("NOT COUNTED: late"));
+    let failed = Round { failures: vec!["no".into()], ..busy.clone() };
+    assert_eq!(failed.word(), "FAILED");
+    let sound = Round { uncounted: None, ..busy.clone() };
+    assert!(!Report { rounds: vec![], ..small() }.passed());
+    let report = Report { rounds: vec![not_run, busy, sound], ..small() };
+    assert!(!report.passed());
+    let text = report::summary_text(&report);
+    let first = "FAILED: 2 of 3 rounds clean, 1 not run; the times of 1 are not counted";
+    assert!(text.starts_with(first), "{text}");
+    let page = render(&report).unwrap();
+    assert!(page.contains("Not run: eu-west-1 is quarantined") && page.contains("2 of 3 rounds"));
 }
 
 #[test]
