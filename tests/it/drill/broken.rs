@@ -1,10 +1,10 @@
 //! The checker is tested against servers that break one rule each (`src/config/broken.rs`): a drill
 //! that passes one of them is worth nothing.
 
+use super::{ONE_AT_A_TIME, round, told};
 use crate::harness::{self, Cluster};
 use anyhow::{Context as _, bail, ensure};
 use godwit::lab::Spec;
-use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -29,6 +29,7 @@ pub async fn a_bookmark_from_before_the_commit_is_found_out() -> anyhow::Result<
 
 async fn finds(sabotage: &str, fault: &str, rate: u32, breach: &str) -> anyhow::Result<()> {
     let binary = broken_server()?;
+    let _alone = ONE_AT_A_TIME.lock().await;
     let shape = |spec: &mut Spec| {
         spec.binary = binary;
         harness::set(spec, "GODWIT_BROKEN", sabotage);
@@ -39,12 +40,10 @@ async fn finds(sabotage: &str, fault: &str, rate: u32, breach: &str) -> anyhow::
         let path = out.path().to_str().context("a path")?;
         let drill = ["drill", "--fault", fault, "--seed", "5", "--rate", &rate, "--out", path];
         let ended = cluster.command(&drill).await;
-        let report = fs::read(out.path().join("report.json"));
-        let Ok(report) = report else { bail!("the drill came to no report: {ended:?}") };
-        let report: Value = serde_json::from_slice(&report)?;
-        let violations = report["rounds"][0]["verdict"]["violations"].as_array();
+        let round = round(out.path(), &ended)?;
+        let violations = round["verdict"]["violations"].as_array();
         let found = violations.into_iter().flatten().filter(|one| one["breach"] == breach).count();
-        ensure!(found > 0, "{sabotage} goes unnoticed: {report}");
+        ensure!(found > 0, "{sabotage} goes unnoticed: {}", told(&round));
         ensure!(ended.is_err(), "the drill ended as if nothing had been found");
         Ok(())
     })
