@@ -10,12 +10,14 @@ use super::{
 use crate::vocab::Region;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Requests under way at once: few, so that they are not refused for their rate.
 const AT_ONCE: usize = 12;
 
-/// Reads all of a run, from the primary.
+/// Reads all of a run, from the primary. A write that was held up on its way, and whose client was
+/// told that its outcome is unknown, can take effect meanwhile: all is read anew then, so that what is
+/// there and what the keys say are of one moment.
 ///
 /// # Errors
 /// With what a region answered instead, for as long as it was asked.
@@ -26,26 +28,36 @@ pub async fn read(
     calls: &[Call],
     at: &Region,
 ) -> Result<Closing, String> {
-    let mut closing = Closing { items: items(client, run, at).await?, ..Closing::default() };
-    for (list, id) in (0..).zip(list_ids) {
-        let answer = insist(client, at, &format!("{}/{id}", lists(run))).await?;
-        let values = answer.body["data"]["values"].as_array().into_iter().flatten();
-        closing.lists.insert(list, values.filter_map(Value::as_u64).collect());
-    }
     let keys: BTreeSet<&str> = calls.iter().filter_map(|call| call.ask.write_key()).collect();
-    let fate = |key: &str| {
-        let (key, path) = (key.to_owned(), format!("/v1/writes/{key}"));
-        async move {
-            let fate = match insist(client, at, &path).await {
-                Ok(answer) => fate(&answer),
-                Err(_) => Fate::Unanswered,
-            };
-            (key, fate)
+    let mut writes = fates(client, keys.into_iter().map(str::to_owned).collect(), at).await;
+    loop {
+        let items = items(client, run, at).await?;
+        let mut lists_at = BTreeMap::new();
+        for (list, id) in (0..).zip(list_ids) {
+            let answer = insist(client, at, &format!("{}/{id}", lists(run))).await?;
+            let values = answer.body["data"]["values"].as_array().into_iter().flatten();
+            lists_at.insert(list, values.filter_map(Value::as_u64).collect());
         }
+        let open = writes.iter().filter(|(_, fate)| **fate != Fate::Committed);
+        let open = open.map(|(key, _)| key.clone()).collect();
+        let mut late = fates(client, open, at).await;
+        late.retain(|_, fate| *fate == Fate::Committed);
+        if late.is_empty() {
+            return Ok(Closing { items, lists: lists_at, writes, ..Closing::default() });
+        }
+        writes.extend(late);
+    }
+}
+
+/// What became of each, by its key.
+async fn fates(client: &Client, keys: Vec<String>, at: &Region) -> BTreeMap<String, Fate> {
+    let fate = |key: String| async move {
+        let answer = insist(client, at, &format!("/v1/writes/{key}")).await;
+        let fate = answer.map_or(Fate::Unanswered, |answer| fate(&answer));
+        (key, fate)
     };
     let asked: Vec<_> = keys.into_iter().map(fate).collect();
-    closing.writes = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-    Ok(closing)
+    stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
 }
 
 async fn items(client: &Client, run: &str, at: &Region) -> Result<Vec<(String, String)>, String> {
