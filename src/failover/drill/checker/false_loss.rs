@@ -3,7 +3,7 @@
 
 use super::{Breach, Violation, Write, violation};
 use crate::{
-    failover::drill::history::{Call, History, Outcome},
+    failover::drill::history::{Call, History, Mark, MarkKind, Outcome},
     vocab::{Bookmark, Epoch},
 };
 use std::collections::BTreeMap;
@@ -14,11 +14,14 @@ struct Ground {
     kept_until_us: BTreeMap<Epoch, u64>,
     /// Missing writes: their epoch, if it is known.
     missing: Vec<Option<Epoch>>,
+    /// A primary was replaced that had not handed over. A bookmark is a position of its log, and what is
+    /// lost of that need not hold a write of ours.
+    abrupt: bool,
 }
 
 /// Judges each answer that tells of a loss.
 pub fn judge(history: &History, writes: &[Write]) -> Vec<Violation> {
-    let ground = Ground::of(writes);
+    let ground = Ground::of(history, writes);
     let mut sessions: BTreeMap<u32, Vec<&Call>> = BTreeMap::new();
     for call in &history.calls {
         sessions.entry(call.session).or_default().push(call);
@@ -44,7 +47,7 @@ pub fn judge(history: &History, writes: &[Write]) -> Vec<Violation> {
 }
 
 impl Ground {
-    fn of(writes: &[Write]) -> Self {
+    fn of(history: &History, writes: &[Write]) -> Self {
         let mut kept_until_us = BTreeMap::new();
         for write in writes.iter().filter(|write| write.there) {
             for epoch in write.attempts.iter().filter_map(|call| call.acknowledges()) {
@@ -58,7 +61,13 @@ impl Ground {
             let counts = write.acknowledged.is_some() || !write.is_refused();
             (counts && !write.there).then_some(epoch)
         };
-        Self { kept_until_us, missing: writes.iter().filter_map(missing).collect() }
+        let promoted =
+            |mark: &Mark| mark.kind == MarkKind::Command && mark.says.starts_with("promote");
+        Self {
+            kept_until_us,
+            missing: writes.iter().filter_map(missing).collect(),
+            abrupt: history.marks.iter().any(promoted),
+        }
     }
 
     /// Why what it was told cannot be true.
@@ -77,6 +86,7 @@ impl Ground {
         // Not by when they began: a log holds more than writes, so that a position can lie beyond
         // its end before any write is lost there.
         let named = self.missing.iter().any(|epoch| epoch.is_none_or(|epoch| epoch == sent.epoch));
-        (!named).then(|| format!("no write is missing that bookmark {sent} could name"))
+        (!named && !self.abrupt)
+            .then(|| format!("no write is missing that bookmark {sent} could name"))
     }
 }

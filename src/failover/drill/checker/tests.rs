@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    failover::drill::history::{Closing, Probe, Seen},
+    failover::drill::history::{Closing, Mark, MarkKind, Probe, Seen},
     vocab::Etag,
 };
 use proptest::prelude::*;
@@ -190,6 +190,11 @@ fn who_is_told_of_a_loss_has_lost_something() {
     told(lost(), "1-1-50").ends_with(&[], &[]).finds(&[]);
     // Nothing is missing.
     told(lost(), "1-1-50").ends_with(&["a"], &[]).finds(false_loss);
+    // Unless the old primary had not handed over: its log held more than our writes.
+    let mut abrupt = told(lost(), "1-1-50");
+    let says = "promote eu-west-1".to_owned();
+    abrupt.0.marks.push(Mark { at_us: 0, kind: MarkKind::Command, says });
+    abrupt.ends_with(&["a"], &[]).finds(&[]);
     // What is missing is of another epoch.
     told(lost(), "1-3-50").ends_with(&[], &[]).finds(false_loss);
     // Something is missing, but what was committed behind the bookmark is there.
