@@ -4,6 +4,8 @@
 //! which ends in the handler, in a hop, or in a problem. On the internal listener: the envelope of
 //! a peer takes the place of all that, and only the primary of its epoch answers.
 
+mod attempt;
+
 use super::{
     app::{App, Worker},
     body, headers,
@@ -32,6 +34,7 @@ use actix_web::{
     middleware::Next,
     web::{Bytes, Data},
 };
+use attempt::{Held, carry_out, problem_of, still};
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
 type Gated = Result<ServiceResponse<BoxBody>, actix_web::Error>;
@@ -54,9 +57,8 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
                 Ok(Carried::Here { unknown }) => {
                     match take_in(&app, route, &state, &mut request, &body).await {
                         Ok(()) => {
-                            let response = next.call(request).await?;
-                            let response = after(&app, route, &state, bearer, body, response).await;
-                            still_unknown(&state, unknown, response)
+                            let held = Held { bearer, body, unknown };
+                            carry_out(&app, route, &state, request, &next, held).await?
                         }
                         Err(_) if unknown => request.error_response(unknown_of(&state)),
                         Err(problem) => request.error_response(problem),
@@ -66,8 +68,8 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
             }
         }
         Ok(Admitted { bearer, body, .. }) => {
-            let response = next.call(request).await?;
-            after(&app, route, &state, bearer, body, response).await
+            let held = Held { bearer, body, unknown: false };
+            carry_out(&app, route, &state, request, &next, held).await?
         }
         Err(problem) => {
             state.facts.borrow_mut().answered.get_or_insert(Answered::Refused);
@@ -110,97 +112,6 @@ async fn take_in(
         request.set_payload(body.clone().into());
     }
     Ok(())
-}
-
-/// What is answered once the handler has: its word, or that of the primary where this region could
-/// not tell, or is no longer the one to.
-async fn after(
-    app: &App,
-    route: &Route,
-    state: &RequestState,
-    bearer: Bearer,
-    body: Bytes,
-    response: ServiceResponse<BoxBody>,
-) -> ServiceResponse<BoxBody> {
-    let response = still(app, route, state, response).await;
-    let Some(problem) = problem_of(&response) else { return response };
-    if route.is_write() && hold::is_worth_holding(app, problem) {
-        let before = match problem.kind() {
-            Kind::OutcomeUnknown => unknown_of(state),
-            _ => unfenced(Problem::new(problem.kind(), "The primary is moving.")),
-        };
-        let request = response.request().clone();
-        state.facts.borrow_mut().answered = Some(Answered::Forwarded);
-        let before = Some(before);
-        let carried = hold::carry(app, state, &request, None, &bearer, &body, before).await;
-        return match carried {
-            Ok(Carried::Answered(answer)) => response.into_response(answer),
-            // Held by this process all along: its next attempt is the client's.
-            Ok(Carried::Here { unknown: false }) => response.error_response(no_primary()),
-            Ok(Carried::Here { unknown: true }) => response.error_response(unknown_of(state)),
-            Err(problem) => response.error_response(unfenced(problem)),
-        };
-    }
-    if problem.kind() == Kind::Fenced {
-        return response.error_response(no_primary());
-    }
-    instead_of_a_dead_replica(app, route, state, bearer, response).await
-}
-
-/// What was sent elsewhere before, and may have been carried out, is not undone by a failure here.
-fn still_unknown(
-    state: &RequestState,
-    unknown: bool,
-    response: ServiceResponse<BoxBody>,
-) -> ServiceResponse<BoxBody> {
-    let problem = problem_of(&response).map(|problem| problem.kind().name());
-    if unknown && hold::settles_nothing(response.response(), problem) {
-        return response.error_response(unknown_of(state));
-    }
-    response
-}
-
-fn problem_of(response: &ServiceResponse<BoxBody>) -> Option<&Problem> {
-    response.response().error().and_then(|error| error.as_error::<Problem>())
-}
-
-/// What was answered as the primary's word holds only if this process was the primary's to the end:
-/// past its lease another epoch may have begun. A write that was committed is not acknowledged
-/// then, and what a strong read saw may be old.
-async fn still(
-    app: &App,
-    route: &Route,
-    state: &RequestState,
-    response: ServiceResponse<BoxBody>,
-) -> ServiceResponse<BoxBody> {
-    let (written_in, strong) = {
-        let facts = state.facts.borrow();
-        (facts.write.as_ref().map(|write| write.epoch), facts.consistency == Consistency::Strong)
-    };
-    if problem_of(&response).is_some_and(|problem| problem.kind() == Kind::Fenced) {
-        return response;
-    }
-    let now = app.clock.monotonic();
-    match written_in {
-        Some(epoch) if app.topology.lease_until(epoch).is_some_and(|until| until > now) => response,
-        Some(_) => response.error_response(unknown_of(state)),
-        None if strong && !route.is_write() => {
-            let PrimaryView::Here(epoch) = app.primary() else {
-                return response.error_response(no_primary());
-            };
-            if app.topology.is_still_primary(epoch, state.op().deadline).await {
-                response
-            } else {
-                response.error_response(no_primary())
-            }
-        }
-        // Of what it has read, no position could be told that is true.
-        None if !route.is_write() && !app.topology.is_of_its_epoch(state.op().deadline).await => {
-            let why = Problem::new(Kind::Unavailable, "The primary is moving.");
-            response.error_response(why.told_by_the_primary())
-        }
-        None => response,
-    }
 }
 
 /// The gate of the internal listener.

@@ -50,12 +50,17 @@ pub fn is_moving(app: &App) -> bool {
     app.topology.look(|snapshot| snapshot.awaits_a_primary(now))
 }
 
+/// Until when a request is held.
+#[must_use]
+pub fn ends(app: &App, state: &RequestState) -> Option<Instant> {
+    let budget = Duration::from_millis(app.config.routing.hold_ms_max);
+    Some(state.op().deadline.checked_sub(LEFT_FOR_THE_HOP)?.min(state.started + budget))
+}
+
 /// Waits for a region that is known, from later than `after`, to take writes. `None` when the time
 /// to hold is up.
 pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Option<PrimaryView> {
-    let budget = Duration::from_millis(app.config.routing.hold_ms_max);
-    let end = state.op().deadline.checked_sub(LEFT_FOR_THE_HOP)?.min(state.started + budget);
-    match app.topology.wait_for_primary(after, end).await {
+    match app.topology.wait_for_primary(after, ends(app, state)?).await {
         PrimaryAt::Unknown | PrimaryAt::Fenced(_) => None,
         PrimaryAt::Here(_) | PrimaryAt::Peer(..) => Some(app.primary()),
     }
