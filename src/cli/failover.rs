@@ -18,7 +18,7 @@ use serde::Serialize;
 use std::{
     fs::File,
     io::{IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -31,19 +31,35 @@ struct Common {
     /// The region
     #[arg(value_name = "REGION")]
     region: Region,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a command on the cluster goes about it.
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
     /// Do not ask
     #[arg(long)]
     yes: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Tell each step on standard error as it is done, in a pipe too
     #[arg(long)]
     progress: bool,
     #[command(flatten)]
     target: Target,
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
+}
+
+/// What a command on the cluster has to hand.
+pub(super) struct Hand {
+    pub(super) config: Config,
+    pub(super) cluster: Cluster,
+    /// Longest work of a region's agent, with time to tell of it.
+    pub(super) agent_max: Duration,
+    pub(super) op: Op,
 }
 
 /// Hand the primary to another region; both are alive, and nothing is lost
@@ -118,26 +134,52 @@ fn cluster(target: &Target, config: &Config) -> anyhow::Result<Cluster> {
 
 impl Common {
     fn run(&self, how: Move) -> anyhow::Result<()> {
+        self.how.run(async |hand| {
+            let sight = hand.cluster.observe(&hand.op).await;
+            let durability = hand.config.failover.durability;
+            let planned = failover::plan(&sight, &self.region, how, durability);
+            let plan = planned.map_err(|reasons| {
+                Refused(refusal(&format!("{} does not become the primary", self.region), &reasons))
+            })?;
+            if self.how.dry_run {
+                return self.how.output.print(&plan, printed);
+            }
+            self.how.confirm(&printed(&plan), self.region.as_str())?;
+            let report = self.how.carry_out(hand, &sight, &plan).await?;
+            self.how.output.print(&report, summary)
+        })
+    }
+}
+
+impl How {
+    /// Runs a command's work on the cluster that it names.
+    pub(super) fn run(
+        &self,
+        work: impl AsyncFnOnce(&Hand) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let config = self.target.load()?;
         let agent_max = Duration::from_secs(config.failover.agent_seconds_max + 10);
         let op = Op::system(OpKind::Command, BUDGET + 5 * agent_max);
         block_on(async {
             let cluster = cluster(&self.target, &config)?;
-            let sight = cluster.observe(&op).await;
-            let planned = failover::plan(&sight, &self.region, how, config.failover.durability);
-            let plan = planned.map_err(|reasons| Refused(refusal(&self.region, &reasons)))?;
-            if self.dry_run {
-                return self.output.print(&plan, printed);
-            }
-            self.confirm(&printed(&plan))?;
-            let run = Run::new(&cluster, &sight, &plan, agent_max, &op);
-            let report = run.carry_out(|progress| self.tell(progress)).await.map_err(told)?;
-            self.output.print(&report, summary)
+            work(&Hand { config, cluster, agent_max, op }).await
         })
     }
 
-    /// Asks on a terminal. Elsewhere there is nobody to ask.
-    fn confirm(&self, what: &str) -> anyhow::Result<()> {
+    /// Carries a plan out, and tells as it goes.
+    pub(super) async fn carry_out(
+        &self,
+        hand: &Hand,
+        sight: &Sight,
+        plan: &Plan,
+    ) -> anyhow::Result<Report> {
+        let run = Run::new(&hand.cluster, sight, plan, hand.agent_max, &hand.op);
+        let run = run.with_term(Duration::from_millis(hand.config.lease.term_ms));
+        run.carry_out(|progress| self.tell(progress)).await.map_err(told)
+    }
+
+    /// Asks on a terminal, for `word`. Elsewhere there is nobody to ask.
+    pub(super) fn confirm(&self, what: &str, word: &str) -> anyhow::Result<()> {
         if self.yes {
             if self.progress || std::io::stderr().is_terminal() {
                 // Whoever reads along may have gone.
@@ -155,13 +197,13 @@ impl Common {
         write!(stderr, "{what}\nType the region's name to go on: ")?;
         let mut answer = String::new();
         stdin.read_line(&mut answer)?;
-        if answer.trim() == self.region.as_str() {
+        if answer.split_whitespace().eq(word.split_whitespace()) {
             return Ok(());
         }
         Err(Refused("not confirmed; nothing was done".to_owned()).into())
     }
 
-    fn tell(&self, progress: Progress<'_>) {
+    pub(super) fn tell(&self, progress: Progress<'_>) {
         let mut stderr = std::io::stderr();
         if !self.progress && !stderr.is_terminal() {
             return;
@@ -189,40 +231,31 @@ struct Rejoined {
 
 impl Rejoin {
     pub fn run(self) -> anyhow::Result<()> {
-        let Self { common, ledger, replay } = self;
-        let config = common.target.load()?;
-        let agent_max = Duration::from_secs(config.failover.agent_seconds_max + 10);
-        let op = Op::system(OpKind::Command, BUDGET + 5 * agent_max);
-        block_on(async {
-            let cluster = cluster(&common.target, &config)?;
-            let sight = cluster.observe(&op).await;
-            let region = &common.region;
+        let Self { common: Common { region, how }, ledger, replay } = self;
+        how.run(async |Hand { cluster, agent_max, op, .. }| {
+            let sight = cluster.observe(op).await;
+            let region = &region;
             let primary = primary(&sight, region)?;
-            let what = format!("{region} goes back to where its epoch ended and follows {primary}");
-            if common.dry_run {
-                return common.output.print(&what, Clone::clone);
+            if !sight.members().contains(region) {
+                let why = format!("{region} is no member of the cluster");
+                return Err(Refused(format!("{why}: `godwit region add {region}`")).into());
             }
-            common.confirm(&what)?;
+            let what = format!("{region} goes back to where its epoch ended and follows {primary}");
+            if how.dry_run {
+                return how.output.print(&what, Clone::clone);
+            }
+            how.confirm(&what, region.as_str())?;
             let mut file = None;
             let keep = |epoch: Epoch, lost: &[Lost]| {
-                if lost.is_empty() {
-                    return Ok(());
-                }
-                let usual = || format!("lost-{region}-epoch-{epoch}.ndjson").into();
-                let path = ledger.clone().unwrap_or_else(usual);
-                let written = File::create(&path).and_then(|to| write_lines(lost, to));
-                written.map_err(|error| {
-                    Stopped::Failed(format!("{} cannot be written: {error}", path.display()))
-                })?;
-                file = Some(path);
+                file = keep(region, ledger.as_deref(), epoch, lost)?;
                 Ok(())
             };
-            let back = rejoin::go_back(&cluster, region, &primary, agent_max, &op, keep).await;
+            let back = rejoin::go_back(cluster, region, &primary, *agent_max, op, keep).await;
             let back = back.map_err(told)?;
             let replayed = match (replay, back.epoch) {
                 (true, Some(epoch)) => {
                     let asker = cluster.asker(&sight, &primary).context("no such region")?;
-                    Some(failover::replay::replay(&asker, epoch, &op, |_| ()).await?)
+                    Some(failover::replay::replay(&asker, epoch, op, |_| ()).await?)
                 }
                 _ => None,
             };
@@ -235,9 +268,28 @@ impl Rejoin {
                 replayed,
             };
             let lost = back.lost.unwrap_or_default();
-            common.output.print(&rejoined, |rejoined| rejoined.text(&lost))
+            how.output.print(&rejoined, |rejoined| rejoined.text(&lost))
         })
     }
+}
+
+/// Writes what a region alone has to a file; `None` when it has nothing.
+pub(super) fn keep(
+    region: &Region,
+    ledger: Option<&Path>,
+    epoch: Epoch,
+    lost: &[Lost],
+) -> Result<Option<PathBuf>, Stopped> {
+    if lost.is_empty() {
+        return Ok(None);
+    }
+    let usual = || format!("lost-{region}-epoch-{epoch}.ndjson").into();
+    let path: PathBuf = ledger.map_or_else(usual, Path::to_path_buf);
+    let written = File::create(&path).and_then(|to| write_lines(lost, to));
+    written.map_err(|error| {
+        Stopped::Failed(format!("{} cannot be written: {error}", path.display()))
+    })?;
+    Ok(Some(path))
 }
 
 /// Lost writes that are shown; the file has them all.
@@ -281,7 +333,7 @@ impl Rejoined {
 }
 
 /// Whom a region that comes back is to follow.
-fn primary(sight: &Sight, region: &Region) -> anyhow::Result<Region> {
+pub(super) fn primary(sight: &Sight, region: &Region) -> anyhow::Result<Region> {
     let refuse = |why: String| Err(Refused(why).into());
     let Some(current) = sight.current() else {
         return refuse("no region tells which epoch it is in".to_owned());
@@ -302,7 +354,7 @@ fn primary(sight: &Sight, region: &Region) -> anyhow::Result<Region> {
     }
 }
 
-fn told(stopped: Stopped) -> anyhow::Error {
+pub(super) fn told(stopped: Stopped) -> anyhow::Error {
     match stopped {
         Stopped::Refused(why) => Refused(why).into(),
         Stopped::Failed(why) => {
@@ -311,16 +363,19 @@ fn told(stopped: Stopped) -> anyhow::Error {
     }
 }
 
-fn refusal(region: &Region, reasons: &[String]) -> String {
+pub(super) fn refusal(what: &str, reasons: &[String]) -> String {
     let list: Vec<String> = reasons.iter().map(|reason| format!("\n  - {reason}")).collect();
-    format!("{region} does not become the primary:{}", list.concat())
+    format!("{what}:{}", list.concat())
 }
 
-fn printed(plan: &Plan) -> String {
+pub(super) fn printed(plan: &Plan) -> String {
     use std::fmt::Write as _;
-    let Plan { promise, from, ends, steps, notes, accepts_loss: _ } = plan;
+    let Plan { promise, from, ends, counted, steps, notes, .. } = plan;
     let mut text = format!("{from} -> {}, epoch {ends} -> {}\n", promise.region, promise.epoch);
     // Writing to a string does not fail.
+    if let Some(members) = promise.members.as_ref().filter(|members| *members != counted) {
+        let _ = writeln!(text, "  members: {counted} -> {members}");
+    }
     for note in notes {
         let _ = writeln!(text, "  note: {note}");
     }
@@ -330,13 +385,16 @@ fn printed(plan: &Plan) -> String {
     text
 }
 
-fn summary(report: &Report) -> String {
+pub(super) fn summary(report: &Report) -> String {
     use std::fmt::Write as _;
     let mut text = format!(
         "{} is the primary of epoch {}: {} ms, of which {} ms waiting for the old primary's lease\n",
         report.region, report.epoch, report.took_ms, report.lease_wait_ms
     );
     // Writing to a string does not fail.
+    if let Some(members) = &report.members {
+        let _ = writeln!(text, "  members: {members}");
+    }
     for note in &report.notes {
         let _ = writeln!(text, "  note: {note}");
     }

@@ -14,6 +14,7 @@ mod lab;
 mod migrate;
 mod openapi;
 mod output;
+mod region;
 mod serve;
 mod status;
 mod target;
@@ -43,6 +44,7 @@ enum Command {
     Migrate(migrate::Migrate),
     Openapi(openapi::OpenApi),
     Promote(failover::Promote),
+    Region(region::RegionCommand),
     Rejoin(failover::Rejoin),
     Serve(serve::Serve),
     Status(status::Status),
@@ -65,6 +67,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run(),
             Command::Openapi(openapi) => openapi.run(),
             Command::Promote(promote) => promote.run(),
+            Command::Region(region) => region.run(),
             Command::Rejoin(rejoin) => rejoin.run(),
             Command::Serve(serve) => serve.run(),
             Command::Status(status) => status.run(),

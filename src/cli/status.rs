@@ -10,7 +10,7 @@ use crate::{
         probe::{self, ProbeError},
         report::PeerReport,
     },
-    vocab::{Bookmark, Clock as _, Epoch, Lsn, Region, SystemClock},
+    vocab::{Bookmark, Clock as _, Epoch, Lsn, Members, Region, SystemClock},
 };
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -59,6 +59,8 @@ struct Facts {
     /// The region whose database accepts writes, in the highest epoch that any region knows.
     primary: Option<Region>,
     epoch: Option<Epoch>,
+    /// The regions that count in it; null when no region tells.
+    members: Option<Members>,
     regions: Vec<RegionFacts>,
     /// What an operator should know of.
     warnings: Vec<String>,
@@ -76,6 +78,8 @@ struct RegionFacts {
     streaming: Option<bool>,
     /// Whether it takes writes now.
     writable: bool,
+    /// The regions that count, as far as it knows.
+    members: Option<Members>,
     /// Why its data is not served, if it is not.
     quarantine: Option<String>,
     /// The promotion that it has promised not to stand in the way of.
@@ -236,7 +240,10 @@ fn facts(asked: Vec<Asked>) -> Facts {
         ));
     }
     warnings.extend(regions.iter().filter_map(|region| region.concern(epoch)));
-    Facts { primary, epoch, regions, warnings }
+    let newest = regions.iter().filter(|region| region.members.is_some());
+    let members = newest.max_by_key(|region| region.epoch);
+    let members = members.and_then(|region| region.members.clone());
+    Facts { primary, epoch, members, regions, warnings }
 }
 
 impl RegionFacts {
@@ -263,6 +270,7 @@ impl RegionFacts {
             lag_bytes: best.as_ref().and_then(|best| best.lag_bytes),
             streaming: best.as_ref().and_then(|best| best.streaming),
             writable,
+            members: best.as_ref().and_then(|best| best.members.clone()),
             quarantine: best.as_ref().and_then(|best| best.quarantine.clone()),
             promise: best.as_ref().and_then(|best| best.promise.clone()),
             schema: best.as_ref().and_then(|best| best.schema.clone()),
@@ -413,6 +421,14 @@ impl Facts {
             (Some(primary), Some(epoch)) => format!("primary {primary}, epoch {epoch}"),
             (_, Some(epoch)) => format!("no primary, epoch {epoch}"),
             _ => "no primary, epoch unknown".to_owned(),
+        };
+        let strangers = self.members.as_ref().map(|members| {
+            let others = self.regions.iter().filter(|one| !members.contains(&one.region));
+            others.map(|one| one.region.to_string()).collect::<Vec<_>>().join(", ")
+        });
+        let head = match (&self.members, strangers.filter(|others| !others.is_empty())) {
+            (Some(members), Some(others)) => format!("{head}, members {members}; not {others}"),
+            _ => head,
         };
         let mut lines = vec![head, String::new()];
         lines.push(table(&HEAD, self.regions.iter().map(RegionFacts::row)));

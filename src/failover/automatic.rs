@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::FailoverConfig,
     loops::{Loop, Schedule, Tick},
-    topology::{PrimaryAt, Role, Topology, lease::majority},
+    topology::{PrimaryAt, Role, Topology},
     vocab::{Op, Region},
 };
 use std::{
@@ -44,16 +44,19 @@ impl AutomaticLoop {
 /// newest epoch, and of several the first by name, so that all who look choose the same. Pure.
 #[must_use]
 pub fn successor(sight: &Sight) -> Option<Region> {
-    let missing = sight.regions.values().filter_map(|seen| seen.report.as_ref().ok());
-    let missing = missing.filter(|report| report.primary.is_none()).count();
-    if missing < majority(sight.regions.len()) {
+    let members = sight.members();
+    let missing = sight
+        .regions
+        .iter()
+        .filter(|(_, seen)| seen.report.as_ref().is_ok_and(|report| report.primary.is_none()));
+    if !members.is_majority(missing.map(|(region, _)| region)) {
         return None;
     }
     let current = sight.current()?.epoch;
     let fit = sight.regions.iter().filter_map(|(region, seen)| {
         let instance = seen.instance.as_ref().ok()?;
         let fit = instance.role == Role::Replica && instance.epoch() == Some(current);
-        fit.then(|| (instance.reaches(), region))
+        (fit && members.contains(region)).then(|| (instance.reaches(), region))
     });
     // Of equals the last is taken: the first by name.
     let furthest = fit.rev().max_by_key(|(reaches, _)| *reaches);

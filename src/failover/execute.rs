@@ -8,18 +8,22 @@ use super::{
     rejoin,
 };
 use crate::{
+    storage::control::slot_of,
     topology::{
         FENCE_SEEN, Role, TopologyReport,
         ask::{Answer, Question},
         control::{Instance, Order, Outcome, Standby},
-        lease::{Promised, majority},
+        lease::Promised,
         probe::Asker,
     },
-    vocab::{Epoch, Lsn, Op, Region},
+    vocab::{Epoch, Lsn, Members, Op, Quorum, Region},
 };
 use futures_util::future::join_all;
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// Longest wait for an answer to an order that takes moments.
 const SOON: Duration = Duration::from_secs(10);
@@ -36,6 +40,8 @@ const QUIET: Duration = Duration::from_secs(30);
 /// Longest wait for the others to stream from the target: less than is left of the old primary's
 /// lease, which is not renewed any more.
 const STREAMS: Duration = Duration::from_millis(1_000);
+/// Longest wait for those that were removed to be let go.
+const PART: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -53,6 +59,8 @@ pub struct Report {
     pub region: Region,
     pub epoch: u32,
     pub from: Region,
+    /// Who counts in the epoch; null when it had begun before.
+    pub members: Option<Members>,
     /// Where the epoch began.
     pub began_at: Option<Lsn>,
     pub steps: Vec<Taken>,
@@ -103,6 +111,10 @@ pub struct Run<'a> {
     began_at: Option<Lsn>,
     /// When what the old primary was granted has run out.
     granted_until: Option<Instant>,
+    /// How long a region that is gone may have granted.
+    term: Duration,
+    /// The fence of the old primary is not all that there is to wait for.
+    waits_for_others: bool,
     lease_wait: Duration,
 }
 
@@ -125,8 +137,17 @@ impl<'a> Run<'a> {
             detached: Vec::new(),
             began_at: None,
             granted_until: None,
+            term: Duration::ZERO,
+            waits_for_others: false,
             lease_wait: Duration::ZERO,
         }
+    }
+
+    /// `lease.term_ms`, which what regions have granted that are gone is waited out for.
+    #[must_use]
+    pub fn with_term(mut self, term: Duration) -> Self {
+        self.term = term;
+        self
     }
 
     /// Takes every step in turn.
@@ -151,6 +172,7 @@ impl<'a> Run<'a> {
             region: self.plan.promise.region.clone(),
             epoch: self.plan.promise.epoch.get(),
             from: self.plan.from.clone(),
+            members: self.plan.promise.members.clone(),
             began_at: self.began_at,
             steps,
             lease_wait_ms: millis(self.lease_wait),
@@ -171,6 +193,7 @@ impl<'a> Run<'a> {
             Step::Begin => self.begin().await,
             Step::Follow { regions } => Ok(self.follow(regions).await),
             Step::Verify => self.verify().await,
+            Step::Part { regions } => Ok(self.part(regions).await),
             Step::Rejoin { region } => {
                 let primary = &self.plan.promise.region;
                 // All was handed over: were there something after all, it is noted, and told.
@@ -213,7 +236,9 @@ impl<'a> Run<'a> {
 
     async fn promise(&mut self) -> Result<String, Stopped> {
         let wanted = &self.plan.promise;
-        let needed = majority(self.sight.regions.len());
+        let before = vec![self.plan.counted.clone()];
+        let members = wanted.members.clone().unwrap_or_else(|| self.plan.counted.clone());
+        let mut quorum = Quorum { members, before, gone: self.plan.gone.clone() };
         let give_up = self.now() + QUIET;
         loop {
             let asked_at = self.now();
@@ -229,13 +254,20 @@ impl<'a> Run<'a> {
                 (region, answer)
             });
             let answers = join_all(asked).await;
-            let mut promised = Vec::new();
+            let mut promised = BTreeSet::new();
             let (mut left_ms, mut why, mut quiet) = (0, Vec::new(), false);
             for (region, answer) in answers {
+                if answer.is_ok() && quorum.gone.contains(region) {
+                    let why = format!("{region} was said to be gone, and answers");
+                    return Err(Stopped::Refused(why));
+                }
                 match answer {
-                    Ok(Promised::Yes { left_ms: left }) => {
-                        promised.push(region.clone());
+                    Ok(Promised::Yes { left_ms: left, others }) => {
+                        promised.insert(region.clone());
                         left_ms = left_ms.max(left);
+                        for members in others {
+                            quorum.add(members);
+                        }
                     }
                     Ok(Promised::Outranked { epoch, region: by }) => {
                         let by = by.map_or_else(String::new, |by| format!(" to {by}"));
@@ -253,17 +285,23 @@ impl<'a> Run<'a> {
             }
             // The target obeys only who it has promised to; and a handover can wait for those that
             // are only quiet, which could go past where the epoch begins if they did not obey.
-            let enough = promised.len() >= needed && promised.contains(&wanted.region);
+            let lacking = quorum.lacks(&promised);
+            let enough = lacking.is_none() && promised.contains(&wanted.region);
             if enough && !(wanted.planned && quiet && self.now() < give_up) {
                 // A tenth more, for clocks that do not run at one speed.
-                let left = Duration::from_millis(left_ms + left_ms / 10);
+                let told = Duration::from_millis(left_ms + left_ms / 10);
+                let asked = quorum.tells_all(&promised);
+                let left = if asked { told } else { told.max(self.term + self.term / 10) };
                 self.granted_until = Some(self.now() + left);
+                self.waits_for_others = !asked || quorum.before.len() > 1;
                 return Ok(names(&promised));
             }
             if self.now() > give_up {
+                let of = lacking.unwrap_or(&quorum.members);
                 return Err(Stopped::Failed(format!(
-                    "only {} of {needed} regions promise: {}",
-                    promised.len(),
+                    "only {} of {} regions promise, of {of}: {}",
+                    of.among(&promised),
+                    of.needed(),
                     why.join("; ")
                 )));
             }
@@ -317,7 +355,9 @@ impl<'a> Run<'a> {
             Outcome::At { lsn } => {
                 self.final_lsn = Some(lsn);
                 // Every process of that region sees it within this.
-                self.granted_until = Some(self.now() + FENCE_SEEN + FENCE_SEEN / 3);
+                let seen = self.now() + FENCE_SEEN + FENCE_SEEN / 3;
+                let others = self.granted_until.filter(|_| self.waits_for_others);
+                self.granted_until = Some(others.map_or(seen, |others| others.max(seen)));
                 Ok(format!("{region} ends at {lsn}"))
             }
             other => Err(Stopped::Failed(format!("{region} answered {other:?}"))),
@@ -406,6 +446,9 @@ impl<'a> Run<'a> {
     async fn begin(&mut self) -> Result<String, Stopped> {
         let promise = self.plan.promise.clone();
         let (target, epoch) = (promise.region.clone(), promise.epoch);
+        if self.waits_for_others {
+            self.until_granted_has_run_out().await;
+        }
         match self.order(&target, Order::Begin { promise }, SOON + SOON).await? {
             Outcome::At { lsn } => {
                 self.began_at = Some(lsn);
@@ -451,6 +494,43 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Best effort: each region's keeper does what is left.
+    async fn part(&self, regions: &[Region]) -> String {
+        let target = &self.plan.promise.region;
+        let give_up = self.now() + PART;
+        loop {
+            let mut left = Vec::new();
+            match self.look(target).await {
+                Ok(found) => {
+                    let kept = |region: &&Region| {
+                        found.slots.iter().any(|slot| slot.name == slot_of(region))
+                    };
+                    let kept = regions.iter().filter(kept);
+                    left.extend(kept.map(|region| format!("{target} has a slot for {region}")));
+                }
+                Err(why) => left.push(why.to_string()),
+            }
+            for (region, report) in self.cluster.report(self.sight).await {
+                // One that does not answer can be told nothing.
+                let Some(report) = report.ok().filter(|_| regions.contains(&region)) else {
+                    continue;
+                };
+                if report.role == Some(Role::Replica)
+                    && report.epoch() < Some(self.plan.promise.epoch)
+                {
+                    left.push(format!("{region} has yet to receive that it was removed"));
+                }
+            }
+            if left.is_empty() {
+                return names(regions);
+            }
+            if self.now() > give_up {
+                return format!("left to the keepers: {}", left.join(", "));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn verify(&mut self) -> Result<String, Stopped> {
         let target = &self.plan.promise.region;
         let give_up = self.now() + VERIFY;
@@ -463,7 +543,14 @@ impl<'a> Run<'a> {
             let asked = reports.iter().filter(|(region, _)| region == target || !left(region));
             let (there, not): (Vec<_>, Vec<_>) =
                 asked.partition(|(_, report)| report.as_ref().is_ok_and(sends));
-            let writable = there.iter().any(|(region, _)| region == target);
+            let promise = &self.plan.promise;
+            let as_wanted = |report: &TopologyReport| {
+                report.epoch() >= Some(promise.epoch)
+                    && (promise.members.is_none() || report.members == promise.members)
+            };
+            let writable = there
+                .iter()
+                .any(|(region, report)| region == target && report.as_ref().is_ok_and(as_wanted));
             let answering = |(_, report): &&&(Region, Result<_, _>)| report.is_ok();
             if writable && !not.iter().any(|seen| answering(&seen)) {
                 let names = there.iter().map(|(region, _)| region.to_string());
@@ -472,17 +559,19 @@ impl<'a> Run<'a> {
             if self.now() > give_up {
                 let names = not.iter().map(|(region, _)| region.to_string());
                 let names = names.collect::<Vec<_>>().join(", ");
-                return Err(Stopped::Failed(format!(
-                    "{names} do not send writes to {target} within {VERIFY:?}"
-                )));
+                return Err(Stopped::Failed(if writable {
+                    format!("{names} do not send writes to {target} within {VERIFY:?}")
+                } else {
+                    format!("{target} takes no writes in epoch {} within {VERIFY:?}", promise.epoch)
+                }));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
 
-fn names(regions: &[Region]) -> String {
-    regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn names<'a>(regions: impl IntoIterator<Item = &'a Region>) -> String {
+    regions.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn millis(duration: Duration) -> u64 {

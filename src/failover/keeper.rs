@@ -3,8 +3,10 @@
 //!
 //! - A primary whose region no longer holds the lease, or whose epoch has ended, is fenced; one that
 //!   holds it, with nothing promised after it, is not.
-//! - A replica follows the primary of the highest epoch, unless a promotion is under way.
-//! - Every instance has a slot for each other region, kept back no further than that region needs.
+//! - A replica follows the primary of the highest epoch, unless a promotion is under way. One whose
+//!   region was removed receives from nobody, once it has the row that says so.
+//! - Every instance has a slot for each other member, kept back no further than that region needs, and
+//!   none for a region that was removed, unless it is being added again.
 //! - The primary's commits wait for whom the settings say.
 
 use super::region::{Upstreams, standbys as told};
@@ -15,7 +17,9 @@ use crate::{
         control::{ControlError, DatabaseControl, InstanceRow, StandbyRow, any_of},
         redis::{Redis, lease as notes},
     },
-    topology::{PrimaryAt, Quarantine, Snapshot, Topology, control::namesakes, lease::Grantor},
+    topology::{
+        Own, PrimaryAt, Quarantine, Role, Snapshot, Topology, control::namesakes, lease::Grantor,
+    },
     vocab::{Epoch, Lsn, Op, Region},
 };
 use std::{
@@ -32,7 +36,14 @@ struct Sight {
     /// Whether some process of this region holds the lease, or none has for a whole term; `None` while
     /// that is not known.
     held: Option<bool>,
+    /// Regions that are being added; `None` while that is not known.
+    welcome: Option<BTreeSet<Region>>,
+    /// Whether the newest epoch has been known of for so long that who could hear of it has.
+    settled: bool,
 }
+
+/// Time for a region that was removed to receive the row that says so.
+const PARTING: Duration = Duration::from_secs(60);
 
 /// A region that there is not.
 const NOBODY: &str = "nobody";
@@ -43,6 +54,7 @@ enum Deed {
     Fence,
     Unfence,
     Follow(Region),
+    Leave,
     WaitFor(Vec<Region>),
 }
 
@@ -56,6 +68,8 @@ pub struct KeeperLoop {
     term: Duration,
     /// Since when no process of this region holds the lease.
     unheld_since: Option<Instant>,
+    /// The newest epoch heard of, and when first.
+    newest: Option<(Epoch, Instant)>,
     /// Names that two standbys went by at the last look.
     twice: BTreeSet<String>,
 }
@@ -78,6 +92,7 @@ impl KeeperLoop {
             durability: config.failover.durability,
             term: Duration::from_millis(config.lease.term_ms),
             unheld_since: None,
+            newest: None,
             twice: BTreeSet::new(),
         }
     }
@@ -98,7 +113,17 @@ impl KeeperLoop {
         self.unheld_since = self.unheld_since.or(Some(now)).filter(|_| held == Some(false));
         let long = self.unheld_since.is_some_and(|since| now >= since + self.term);
         let held = held.filter(|held| *held || long);
-        Sight { snapshot, primary: self.topology.primary(), held }
+        let highest = snapshot.epoch_highest().map(|epoch| (epoch, now));
+        self.newest = self.newest.filter(|(kept, _)| Some(*kept) == snapshot.epoch_highest());
+        self.newest = self.newest.or(highest);
+        let settled = self.newest.is_some_and(|(_, since)| now >= since + PARTING);
+        let settings: Vec<Region> = snapshot.settings().iter().cloned().collect();
+        // Who cannot tell takes nobody's slot.
+        let welcome = match snapshot.epoch_highest() {
+            Some(epoch) => self.grantor.welcomed(&settings, epoch, op).await.ok(),
+            None => None,
+        };
+        Sight { snapshot, primary: self.topology.primary(), held, welcome, settled }
     }
 
     /// A Redis that was restarted has lost its notes, and says nothing for a term.
@@ -124,6 +149,10 @@ impl KeeperLoop {
                 self.control.follow(&self.upstreams.of(&region)?).await?;
                 tracing::info!(primary = %region, "the database follows another primary");
             }
+            Deed::Leave => {
+                self.control.detach().await?;
+                tracing::info!("the database follows nobody: its region was removed");
+            }
             Deed::WaitFor(regions) => self.control.wait_for(&regions).await?,
         }
         Ok(())
@@ -147,17 +176,35 @@ impl KeeperLoop {
         self.twice = twice;
         self.topology.note_standbys(standbys);
     }
+}
 
-    /// How far each other region's database has come, where it is known.
-    fn slots(&self, snapshot: &Snapshot) -> Vec<(Region, Option<Lsn>)> {
-        let epoch = snapshot.own.as_ref().map(|own| own.epoch());
-        let come_to = |region: &Region| {
-            let report = snapshot.peers.get(region)?.report.as_ref()?;
-            // A position of another epoch says nothing about this log.
-            report.position.filter(|at| Some(at.epoch) == epoch).map(|at| at.lsn)
+/// Whose slots an instance has, and how far each of those has come where that is known; and who has
+/// none. Pure.
+fn slots(
+    sight: &Sight,
+    upstreams: &Upstreams,
+    reachable: impl Fn(&Region) -> bool,
+) -> (Vec<(Region, Option<Lsn>)>, Vec<Region>) {
+    let Sight { snapshot, welcome, settled, .. } = sight;
+    let epoch = snapshot.own.as_ref().map(|own| own.epoch());
+    let position = |region: &Region| snapshot.peers.get(region)?.report.as_ref()?.position;
+    // A position of another epoch says nothing about this log.
+    let come_to = |region: &Region| position(region).filter(|at| Some(at.epoch) == epoch);
+    let members = snapshot.members();
+    let (wanted, others): (Vec<&Region>, Vec<&Region>) = upstreams.regions().partition(|region| {
+        members.contains(region) || welcome.as_ref().is_some_and(|them| them.contains(*region))
+    });
+    let parted = |region: &&Region| {
+        let knows = position(region).is_some_and(|at| Some(at.epoch) == snapshot.epoch_highest());
+        let receives = || {
+            let report = snapshot.peers.get(*region).and_then(|peer| peer.report.as_ref());
+            // An old primary follows nobody before it is brought back.
+            reachable(region) && report.is_some_and(|told| told.role == Some(Role::Replica))
         };
-        self.upstreams.regions().map(|region| (region.clone(), come_to(region))).collect()
-    }
+        welcome.is_some() && (*settled || knows || !receives())
+    };
+    let wanted = wanted.into_iter().map(|at| (at.clone(), come_to(at).map(|at| at.lsn)));
+    (wanted.collect(), others.into_iter().filter(parted).cloned().collect())
 }
 
 /// What an instance lacks to be what it should be. Pure.
@@ -167,11 +214,12 @@ fn deeds(
     upstreams: &Upstreams,
     durability: Durability,
 ) -> Vec<Deed> {
-    let Sight { snapshot, primary, held } = sight;
+    let Sight { snapshot, primary, held, welcome, settled } = sight;
     let mut deeds = Vec::new();
     if !row.in_recovery {
-        let deposed = snapshot.quarantine() == Some(Quarantine::Deposed);
-        if deposed || (snapshot.reign().is_some() && *held == Some(false)) {
+        let deposed = snapshot.apart() == Some(Quarantine::Deposed);
+        if deposed || snapshot.is_removed() || (snapshot.reign().is_some() && *held == Some(false))
+        {
             if !row.read_only && !fencing_off() {
                 deeds.push(Deed::Fence);
             }
@@ -185,15 +233,19 @@ fn deeds(
         if snapshot.reign().is_some() && snapshot.moving().is_none() {
             let wanted = match durability {
                 Durability::Async => Vec::new(),
-                Durability::Quorum => counted(&row.standbys, upstreams),
+                Durability::Quorum => counted(&row.standbys, snapshot),
             };
             if any_of(&wanted) != row.waits_for {
                 deeds.push(Deed::WaitFor(wanted));
             }
         }
+    } else if leaves(snapshot, welcome.as_ref(), *settled) {
+        if !row.conninfo.is_empty() {
+            deeds.push(Deed::Leave);
+        }
     } else if let PrimaryAt::Peer(region, _) = primary
         && snapshot.moving().is_none()
-        && snapshot.quarantine().is_none()
+        && snapshot.apart().is_none()
         && upstreams.named(&row.conninfo).as_ref() != Some(region)
     {
         deeds.push(Deed::Follow(region.clone()));
@@ -201,13 +253,23 @@ fn deeds(
     deeds
 }
 
-/// Whose copy counts. Not one of two standbys that go by one name: either could be no region's. With
-/// none left nobody's does, and no commit is acknowledged.
-fn counted(standbys: &[StandbyRow], upstreams: &Upstreams) -> Vec<Region> {
+/// Whether a replica is to receive from nobody: its region was removed, is not being added again, and
+/// has on disk that it was, or was not able to get that.
+fn leaves(snapshot: &Snapshot, welcome: Option<&BTreeSet<Region>>, settled: bool) -> bool {
+    let own = snapshot.own.as_ref().map(Own::epoch);
+    let is_welcome = welcome.is_none_or(|them| them.contains(&snapshot.region));
+    snapshot.is_removed() && !is_welcome && (settled || own == snapshot.epoch_highest())
+}
+
+/// Whose copy counts: the other members'. Not one of two standbys that go by one name: either could be
+/// no region's. With none left nobody's does, and no commit is acknowledged.
+fn counted(standbys: &[StandbyRow], snapshot: &Snapshot) -> Vec<Region> {
     let twice = namesakes(&told(standbys.to_vec()));
+    let members = snapshot.members();
+    let others = || members.others(&snapshot.region);
     let counted: Vec<_> =
-        upstreams.regions().filter(|region| !twice.contains(region.as_str())).cloned().collect();
-    if counted.is_empty() && upstreams.regions().next().is_some() {
+        others().filter(|region| !twice.contains(region.as_str())).cloned().collect();
+    if counted.is_empty() && others().next().is_some() {
         return vec![NOBODY.parse().expect("a region's name")];
     }
     counted
@@ -230,7 +292,11 @@ impl Loop for KeeperLoop {
             }
             done += 1;
         }
-        match self.control.keep_slots(&self.slots(&sight.snapshot)).await {
+        let reachable = |region: &Region| {
+            sight.snapshot.peers.get(region).is_some_and(|peer| self.topology.reachable(peer))
+        };
+        let (wanted, dropped) = slots(&sight, &self.upstreams, reachable);
+        match self.control.keep_slots(&wanted, &dropped).await {
             Ok(changed) if done + changed == 0 => Tick::Idle,
             Ok(changed) => Tick::Worked(done + changed),
             Err(error) => Tick::Waiting(format!("slots: {error}").into()),

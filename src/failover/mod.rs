@@ -5,12 +5,14 @@
 //! the regions' promises (`topology::lease`) and each region's [`KeeperLoop`], which brings its own
 //! instance to where the topology says it belongs.
 
+pub mod adding;
 mod automatic;
 mod clerk;
 pub mod drill;
 pub mod execute;
 mod keeper;
 pub mod ledger;
+pub mod members;
 pub mod observe;
 pub mod plan;
 mod region;

@@ -9,7 +9,7 @@ use crate::{
         probe::{self, Asker, PeerClient},
         seal::Sealer,
     },
-    vocab::{Epoch, EpochStart, Op, Region},
+    vocab::{Epoch, EpochStart, Members, Op, Region},
 };
 use futures_util::future::join_all;
 use std::{collections::BTreeMap, time::Duration};
@@ -176,7 +176,16 @@ impl Sight {
     /// The newest epoch that anybody's database has a row of.
     #[must_use]
     pub fn current(&self) -> Option<&EpochStart> {
-        self.regions.values().flat_map(Seen::epochs).max_by_key(|start| start.epoch)
+        // An older program tells the same epoch without its members.
+        let told = self.regions.values().flat_map(Seen::epochs);
+        told.max_by_key(|start| (start.epoch, start.members.is_some()))
+    }
+
+    /// The regions that count; all of the settings where an epoch does not tell.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let told = self.current().and_then(|start| start.members.clone());
+        told.unwrap_or_else(|| self.regions.keys().cloned().collect())
     }
 
     /// Every epoch that a region's database has a row of.

@@ -1,18 +1,17 @@
 //! The plan of a move: a pure function from what was observed to the steps, or to every reason why
 //! there are none.
 
-use super::observe::{Seen, Sight};
+use super::{
+    members::Change,
+    observe::{Seen, Sight},
+};
 use crate::{
     config::Durability,
-    topology::{
-        Role,
-        control::Instance,
-        lease::{Promise, majority},
-    },
-    vocab::{Epoch, Region},
+    topology::{Role, control::Instance, lease::Promise, report::PeerReport},
+    vocab::{Epoch, Members, Quorum, Region},
 };
 use serde::Serialize;
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// A replica further behind than this is not handed the primary while writes are held for it.
 const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -52,6 +51,8 @@ pub enum Step {
     Verify,
     /// The old primary goes back to where the epoch began, and follows.
     Rejoin { region: Region },
+    /// Those that were removed know it, and nothing is kept for them.
+    Part { regions: Vec<Region> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,6 +62,10 @@ pub struct Plan {
     /// The primary before.
     pub from: Region,
     pub ends: Epoch,
+    /// Who counted before.
+    pub counted: Members,
+    /// Regions that an operator says will never answer again.
+    pub gone: BTreeSet<Region>,
     pub steps: Vec<Step>,
     /// A loss of acknowledged writes was accepted.
     pub accepts_loss: bool,
@@ -91,6 +96,9 @@ impl fmt::Display for Step {
             Self::Follow { regions } => write!(f, "follow: {}", list(regions)),
             Self::Verify => f.write_str("verify: every region sends its writes to the new primary"),
             Self::Rejoin { region } => write!(f, "rejoin: {region} follows the new primary"),
+            Self::Part { regions } => {
+                write!(f, "part: nothing is kept for {} any more", list(regions))
+            }
         }
     }
 }
@@ -105,6 +113,20 @@ pub fn plan(
     how: Move,
     durability: Durability,
 ) -> Result<Plan, Vec<String>> {
+    plan_change(sight, target, how, durability, &Change::default())
+}
+
+/// Plans the move of the primary to `target`, which may be where it is, and a change of who counts.
+///
+/// # Errors
+/// Every reason why it must not be done as things are.
+pub(super) fn plan_change(
+    sight: &Sight,
+    target: &Region,
+    how: Move,
+    durability: Durability,
+    change: &Change,
+) -> Result<Plan, Vec<String>> {
     let Some(current) = sight.current() else {
         return Err(vec!["no region tells which epoch it is in".to_owned()]);
     };
@@ -112,21 +134,40 @@ pub fn plan(
         return Err(vec![format!("{target} is not one of the cluster's regions")]);
     };
     let (from, ends) = (current.region.clone(), current.epoch);
-    let mut view = View { sight, target, seen, from: &from, ends, reasons: vec![], notes: vec![] };
+    let counted = sight.members();
+    let mut view = View {
+        sight,
+        target,
+        seen,
+        from: &from,
+        ends,
+        members: change.of(&counted),
+        counted: counted.clone(),
+        change,
+        reasons: vec![],
+        notes: vec![],
+    };
     view.enough_answer();
     view.target_is_fit();
-    if view.is_primary_already() {
+    if change.is_none() && view.is_primary_already() {
         return view.settled(how);
     }
+    view.change_is_sound();
     let promise = view.promise(how == Move::Switchover)?;
     let steps = match how {
+        Move::Switchover if from == *target => view.in_place(),
         Move::Switchover => view.switchover(),
         Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
     };
+    let mut steps = steps;
+    if !change.removed.is_empty() {
+        steps.push(Step::Part { regions: change.removed.iter().cloned().collect() });
+    }
     let View { reasons, notes, .. } = view;
     let accepts_loss = how == Move::Promote { accept_data_loss: true };
     if reasons.is_empty() {
-        Ok(Plan { promise, from, ends, steps, accepts_loss, notes })
+        let gone = change.gone.clone();
+        Ok(Plan { promise, from, ends, counted, gone, steps, accepts_loss, notes })
     } else {
         Err(reasons)
     }
@@ -138,6 +179,10 @@ struct View<'a> {
     seen: &'a Seen,
     from: &'a Region,
     ends: Epoch,
+    /// Who counts before, and after.
+    counted: Members,
+    members: Members,
+    change: &'a Change,
     reasons: Vec<String>,
     notes: Vec<String>,
 }
@@ -152,18 +197,34 @@ impl View<'_> {
         self.sight.regions.iter().filter_map(|(region, seen)| {
             let instance = seen.instance.as_ref().ok()?;
             let of_it = instance.role == Role::Replica && instance.epoch() == Some(self.ends);
-            (of_it && region != self.from).then_some((region, instance))
+            let counts = self.counts(region);
+            (of_it && counts && region != self.from).then_some((region, instance))
         })
     }
 
+    /// Whether a region counts before the epoch begins, as far as it is said to be there.
+    fn counts(&self, region: &Region) -> bool {
+        self.counted.contains(region) && !self.change.gone.contains(region)
+    }
+
     fn enough_answer(&mut self) {
-        let (all, answer) = (self.sight.regions.len(), self.answering().count());
-        let needed = majority(all);
-        if answer < needed {
-            self.reasons.push(format!(
-                "{answer} of {all} regions answer and {needed} must: nothing else keeps the old \
-                 primary from going on. Regions that are gone for good are taken out of the settings"
-            ));
+        let answering: BTreeSet<Region> =
+            self.answering().map(|(region, _)| region.clone()).collect();
+        let (members, before) = (self.members.clone(), vec![self.counted.clone()]);
+        let quorum = Quorum { members, before, gone: self.change.gone.clone() };
+        if let Some(lacking) = quorum.lacks(&answering) {
+            let (all, answer) = (lacking.count(), lacking.among(&answering));
+            let needed = lacking.needed();
+            let why = if *lacking == self.members && !self.change.is_none() {
+                format!("of the {all} regions that would count, {answer} answer and {needed} must")
+            } else {
+                format!(
+                    "{answer} of {all} regions answer and {needed} must: nothing else keeps the old \
+                     primary from going on. `godwit region remove REGION... --gone` takes out those \
+                     that are gone for good"
+                )
+            };
+            self.reasons.push(why);
         }
         for (region, seen) in &self.sight.regions {
             match (&seen.report, &seen.instance) {
@@ -186,6 +247,9 @@ impl View<'_> {
             (_, Ok(instance)) => instance,
         };
         let newer = instance.epoch() > Some(self.ends);
+        if !self.counted.contains(target) || !self.members.contains(target) {
+            self.reasons.push(format!("{target} is no member: `godwit region add {target}` first"));
+        }
         if instance.epoch() != Some(self.ends) && !newer {
             let epoch = instance.epoch().map_or("none".to_owned(), |epoch| epoch.to_string());
             self.reasons.push(format!(
@@ -211,6 +275,39 @@ impl View<'_> {
         }
     }
 
+    /// Who is said to be gone must be, and everybody else must know what a member is.
+    fn change_is_sound(&mut self) {
+        if self.change.is_none() {
+            return;
+        }
+        for (region, seen) in &self.sight.regions {
+            let Ok(report) = &seen.report else { continue };
+            if self.change.gone.contains(region) {
+                self.reasons.push(format!("{region} was said to be gone, and answers"));
+                continue;
+            }
+            if report.members.is_none() {
+                let why = format!("{region} runs a version that knows of no members: upgrade it");
+                self.reasons.push(why);
+            }
+            // Who does not know it neither asks it for its grant nor keeps its slot.
+            let knows = |other: &Region| other == region || report.peers.contains_key(other);
+            let concerns = self.change.added.contains(region);
+            let wanted = self.members.iter().filter(|_| concerns).chain(&self.change.added);
+            if let Some(other) = wanted.into_iter().find(|other| !knows(other)) {
+                self.reasons.push(format!("{region}'s settings do not name {other}"));
+            }
+            let reaches = |(peer, told): &(&Region, &PeerReport)| {
+                told.reachable && self.change.gone.contains(*peer)
+            };
+            if let Some((peer, _)) = report.peers.iter().find(reaches) {
+                let why =
+                    format!("{peer} was said to be gone, and {region} has just heard from it");
+                self.reasons.push(why);
+            }
+        }
+    }
+
     fn is_primary_already(&self) -> bool {
         let primary = self.seen.instance.as_ref().is_ok_and(|instance| {
             instance.role == Role::Primary && instance.epoch() == Some(self.ends)
@@ -229,7 +326,9 @@ impl View<'_> {
             // One whose database is down may have been stopped by the command before.
             let deposed = self.answering().filter(|(region, seen)| {
                 let primary = |instance: &Instance| instance.role == Role::Primary;
-                *region != self.target && seen.instance.as_ref().map_or(true, primary)
+                *region != self.target
+                    && self.counts(region)
+                    && seen.instance.as_ref().map_or(true, primary)
             });
             steps.extend(deposed.map(|(region, _)| Step::Rejoin { region: region.clone() }));
         }
@@ -239,14 +338,23 @@ impl View<'_> {
             epoch: self.ends,
             region: self.target.clone(),
             planned: how == Move::Switchover,
+            after: None,
+            members: None,
         };
-        let (from, ends) = (self.from.clone(), self.ends);
-        Ok(Plan { promise, from, ends, steps, accepts_loss: false, notes })
+        let (from, ends, counted) = (self.from.clone(), self.ends, self.counted);
+        let gone = BTreeSet::new();
+        Ok(Plan { promise, from, ends, counted, gone, steps, accepts_loss: false, notes })
     }
 
     /// The promise that is under way for this target, or a new one.
     fn promise(&mut self, planned: bool) -> Result<Promise, Vec<String>> {
-        let region = self.target.clone();
+        let (region, members) = (self.target.clone(), Some(self.members.clone()));
+        let after = Some(self.ends);
+        let same = |pending: &Promise| {
+            // A promise without members is an older program's, which changes none.
+            let told = pending.members.as_ref().unwrap_or(&self.counted);
+            pending.region == region && pending.planned == planned && *told == self.members
+        };
         match self.sight.pending() {
             // One that was promised to two regions at once can go on nowhere: a region that has promised
             // it to another refuses it, whoever asks.
@@ -254,9 +362,10 @@ impl View<'_> {
                 "takes over from moves to several regions in epoch {}, none of which can go on",
                 pending.epoch
             )),
-            Some(pending) if pending.region == region && pending.planned == planned => {
-                self.notes.push(format!("goes on with the move to epoch {}", pending.epoch));
-                return Ok(pending.clone());
+            Some(pending) if same(pending) => {
+                let epoch = pending.epoch;
+                self.notes.push(format!("goes on with the move to epoch {epoch}"));
+                return Ok(Promise { epoch, region, planned, after, members });
             }
             Some(pending) => self.notes.push(format!(
                 "takes over from an unfinished move to {} in epoch {}",
@@ -267,14 +376,16 @@ impl View<'_> {
         let Some(epoch) = self.sight.next_epoch() else {
             return Err(vec!["there are no more epochs".to_owned()]);
         };
-        Ok(Promise { epoch, region, planned })
+        Ok(Promise { epoch, region, planned, after, members })
     }
 
     /// Standbys that are told to follow, the target aside.
     fn strays(&self) -> impl Iterator<Item = Region> {
         let others = self.sight.regions.iter().filter(|(region, seen)| {
             let standby = |instance: &Instance| instance.role == Role::Replica;
-            *region != self.target && seen.instance.as_ref().is_ok_and(standby)
+            // One that is removed by this is to receive that it is.
+            let counts = self.counted.contains(region) || self.members.contains(region);
+            *region != self.target && counts && seen.instance.as_ref().is_ok_and(standby)
         });
         others.map(|(region, _)| region.clone())
     }
@@ -282,11 +393,6 @@ impl View<'_> {
     fn switchover(&mut self) -> Vec<Step> {
         let (from, target) = (self.from, self.target);
         let begins = [Step::Promote, Step::Begin];
-        if from == target {
-            // Taken back from a move that came no further.
-            let rest = [Step::Follow { regions: self.strays().collect() }, Step::Verify];
-            return [Step::Promise].into_iter().chain(begins).chain(rest).collect();
-        }
         let old = self.sight.regions.get(from).map(|seen| &seen.instance);
         let old = old.and_then(|instance| instance.as_ref().ok());
         let Some(old) = old.filter(|old| old.role == Role::Primary) else {
@@ -320,7 +426,33 @@ impl View<'_> {
             Step::CatchUp,
         ];
         let last = [Step::Release, Step::Verify, Step::Rejoin { region: from.clone() }];
-        first.into_iter().chain(begins).chain(last).collect()
+        let stays = |step: &Step| match step {
+            Step::Rejoin { region } => self.members.contains(region),
+            _ => true,
+        };
+        first.into_iter().chain(begins).chain(last).filter(stays).collect()
+    }
+
+    /// A new epoch where the primary is: taken back from a move that came no further, or with other
+    /// members. What it commits until then is of the epoch before, and must not come after its end.
+    fn in_place(&mut self) -> Vec<Step> {
+        let (from, target) = (self.from, self.target);
+        let follow = Step::Follow { regions: self.strays().collect() };
+        if self.change.is_none() {
+            return vec![Step::Promise, Step::Promote, Step::Begin, follow, Step::Verify];
+        }
+        let primary = |instance: &Instance| instance.role == Role::Primary;
+        if !self.seen.instance.as_ref().is_ok_and(primary) {
+            self.reasons.push(format!(
+                "{target} is no primary any more: `godwit switchover {target}` mends that"
+            ));
+        }
+        let fence = Step::Fence { region: from.clone() };
+        let mut steps = vec![Step::Promise, fence, Step::Begin, Step::Release, Step::Verify];
+        if !self.change.gone.is_empty() {
+            steps.insert(1, Step::WaitOut);
+        }
+        steps
     }
 
     fn promote(&mut self, accept_data_loss: bool, durability: Durability) -> Vec<Step> {
@@ -396,7 +528,7 @@ impl View<'_> {
                 "{from} is not in the settings any more: who had its writes cannot be told"
             )];
         }
-        let standbys_all = self.sight.regions.len() - 1;
+        let standbys_all = self.counted.others(from).count();
         match durability {
             Durability::Async => vec![format!(
                 "durability is async: {from} may have acknowledged writes that no other region has"

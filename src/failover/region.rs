@@ -7,7 +7,7 @@ use crate::{
         Beginning, ControlError, DatabaseControl, InstanceRow, StandbyRow, Upstream, slot_of,
     },
     topology::{
-        Role, Topology,
+        Role, Snapshot, Topology,
         ask::{Answer, Answers, Question},
         control::{Instance, Order, Outcome, Slot, Standby},
         lease::{Grantor, Promise},
@@ -164,10 +164,15 @@ impl RegionAnswers {
             Order::Begin { promise } => {
                 self.stands(&promise, op).await?;
                 self.ours(&promise)?;
-                let others = self.upstreams.regions().cloned().collect();
+                self.counts_as_well(&promise)?;
+                let members = promise.members.clone();
+                let counted =
+                    members.clone().unwrap_or_else(|| self.topology.look(Snapshot::members));
+                let others = counted.others(&self.region).cloned().collect();
                 let beginning = Beginning {
                     epoch: promise.epoch,
                     region: self.region.clone(),
+                    members,
                     others,
                     quorum: self.durability == Durability::Quorum,
                 };
@@ -175,6 +180,10 @@ impl RegionAnswers {
             }
             Order::Follow { region } => {
                 control.follow(&self.upstreams.of(&region)?).await.map(done)
+            }
+            Order::Welcome { region, epoch, span_ms } => {
+                let span = Duration::from_millis(span_ms);
+                Ok(self.grantor.welcome(&region, epoch, span, op).await.map(done)?)
             }
             Order::Keep => Ok(Outcome::Kept { place: control.keep().await? }),
             Order::Rewind { region } => {
@@ -211,6 +220,17 @@ impl RegionAnswers {
             return Ok(());
         }
         Err(ControlError::Refused(format!("epoch {} is {}'s", promise.epoch, promise.region)))
+    }
+
+    /// A program that knows of no members must not begin an epoch where they are not all regions.
+    fn counts_as_well(&self, promise: &Promise) -> Result<(), ControlError> {
+        let (members, settings) =
+            self.topology.look(|snapshot| (snapshot.members(), snapshot.settings()));
+        if promise.members.is_some() || members == settings {
+            return Ok(());
+        }
+        let why = format!("the cluster's members are {members}: use this version's `godwit`");
+        Err(ControlError::Refused(why))
     }
 
     fn instance(&self, row: InstanceRow) -> Instance {

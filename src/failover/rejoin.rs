@@ -67,7 +67,7 @@ pub fn standing(
     }
 }
 
-async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
+pub(super) async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
     match order(asker, Order::Look, SOON, op).await {
         Ok(Outcome::Instance(instance)) => Ok(*instance),
         Ok(other) => Err(format!("it answered {other:?}")),
@@ -161,7 +161,7 @@ async fn lost_writes(
     })
 }
 
-async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {
+pub(super) async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {
     let give_up = op.clock.monotonic() + STREAMS;
     loop {
         let last = match look(asker, op).await {

@@ -3,7 +3,7 @@
 use super::StorageError;
 use crate::{
     config::DatabaseConfig,
-    vocab::{Epoch, Op, Region},
+    vocab::{Epoch, Members, Op, Region},
 };
 use secrecy::ExposeSecret as _;
 use sqlx::{
@@ -67,8 +67,8 @@ impl From<sqlx::Error> for MigrateFailure {
     }
 }
 
-/// Brings the schema up to date and inserts the first epoch, with `region` as its primary. Running
-/// it again changes nothing; two at a time take turns.
+/// Brings the schema up to date and inserts the first epoch, with `region` as its primary and
+/// `members` to count. Running it again changes nothing; two at a time take turns.
 ///
 /// # Errors
 /// When the owner cannot connect, another migration holds the lock past `op`'s deadline, or a
@@ -76,6 +76,7 @@ impl From<sqlx::Error> for MigrateFailure {
 pub async fn run(
     config: &DatabaseConfig,
     region: &Region,
+    members: &Members,
     op: &Op,
 ) -> Result<MigrateOutcome, MigrateFailure> {
     let url = config.owner_url.as_ref().ok_or(MigrateFailure::NoOwner)?;
@@ -91,7 +92,7 @@ pub async fn run(
     } else {
         lock(&mut connection, op).await?;
         let applied = apply(&mut connection).await?;
-        insert_first_epoch(&mut connection, region, op).await?;
+        insert_first_epoch(&mut connection, region, members, op).await?;
         if applied == 0 { MigrateOutcome::UpToDate } else { MigrateOutcome::Applied(applied) }
     };
     // Ends the session, and with it the lock.
@@ -131,16 +132,19 @@ async fn applied(connection: &mut PgConnection) -> Result<usize, MigrateError> {
 async fn insert_first_epoch(
     connection: &mut PgConnection,
     region: &Region,
+    members: &Members,
     op: &Op,
 ) -> Result<(), MigrateFailure> {
+    let members: Vec<String> = members.iter().map(ToString::to_string).collect();
     let query = sqlx::query!(
-        "INSERT INTO cluster_epoch (epoch, start_lsn, region, at, timeline)
+        "INSERT INTO cluster_epoch (epoch, start_lsn, region, at, timeline, members)
         SELECT $1, '0/0'::pg_lsn, $2, $3,
-            ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer
+            ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer, $4
         WHERE NOT EXISTS (SELECT FROM cluster_epoch)",
         Epoch::FIRST.to_stored(),
         region.as_str(),
         op.now(),
+        &members,
     );
     query.execute(connection).await?;
     Ok(())
@@ -191,6 +195,10 @@ mod tests {
         "us-east-1".parse().unwrap()
     }
 
+    fn members() -> Members {
+        [region(), "eu-west-1".parse().unwrap()].into_iter().collect()
+    }
+
     fn op() -> Op {
         testing::op(Duration::from_secs(30))
     }
@@ -202,25 +210,30 @@ mod tests {
         let standing = schema_standing(&pool).await.unwrap();
         assert_eq!(standing, SchemaStanding::Old { have: None, want });
         let all = MIGRATOR.iter().count();
-        let outcome = run(&config, &region(), &op()).await.unwrap();
+        let outcome = run(&config, &region(), &members(), &op()).await.unwrap();
         assert_eq!(outcome, MigrateOutcome::Applied(all));
         assert_eq!(schema_standing(&pool).await.unwrap(), SchemaStanding::Current);
         // The serving roles can ask, too.
         let global = crate::storage::Global::connect(&config).unwrap();
         assert_eq!(global.schema_standing().await.unwrap(), SchemaStanding::Current);
         let elsewhere = "eu-west-1".parse().unwrap();
-        let again = run(&config, &elsewhere, &op()).await.unwrap();
+        let all = members().iter().cloned().chain(["ap-south-1".parse().unwrap()]).collect();
+        let again = run(&config, &elsewhere, &all, &op()).await.unwrap();
         assert_eq!(again, MigrateOutcome::UpToDate);
         let history = global.position().await.unwrap().history;
         assert_eq!(history.starts().len(), 1);
         assert_eq!(history.current().region, region());
+        assert_eq!(history.current().members, Some(members()));
     }
 
     #[sqlx::test(migrations = false)]
     async fn two_at_a_time_take_turns(pool: PgPool) {
         let config = testing::config(&pool);
-        let (region, first, second) = (region(), op(), op());
-        let outcomes = tokio::join!(run(&config, &region, &first), run(&config, &region, &second));
+        let (region, members, first, second) = (region(), members(), op(), op());
+        let outcomes = tokio::join!(
+            run(&config, &region, &members, &first),
+            run(&config, &region, &members, &second)
+        );
         let mut outcomes = [outcomes.0.unwrap(), outcomes.1.unwrap()];
         outcomes.sort_by_key(|outcome| *outcome == MigrateOutcome::UpToDate);
         let all = MigrateOutcome::Applied(MIGRATOR.iter().count());
@@ -233,7 +246,7 @@ mod tests {
         let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK);
         lock.execute(&mut *holder).await.unwrap();
         let op = testing::op(Duration::from_millis(600));
-        let failed = run(&testing::config(&pool), &region(), &op).await;
+        let failed = run(&testing::config(&pool), &region(), &members(), &op).await;
         assert!(matches!(failed, Err(MigrateFailure::Locked)), "{failed:?}");
     }
 
@@ -245,7 +258,7 @@ mod tests {
         sql(foreign).await.unwrap();
         assert_eq!(schema_standing(&pool).await.unwrap(), SchemaStanding::Newer);
         let config = testing::config(&pool);
-        let outcome = run(&config, &region(), &op()).await.unwrap();
+        let outcome = run(&config, &region(), &members(), &op()).await.unwrap();
         assert_eq!(outcome, MigrateOutcome::UpToDate);
         sql("DELETE FROM _sqlx_migrations WHERE version = \
              (SELECT version FROM _sqlx_migrations ORDER BY version LIMIT 1 OFFSET 3)")
@@ -258,7 +271,7 @@ mod tests {
     #[sqlx::test(migrations = false)]
     async fn needs_the_owners_address(pool: PgPool) {
         let config = DatabaseConfig { owner_url: None, ..testing::config(&pool) };
-        let failed = run(&config, &region(), &op()).await;
+        let failed = run(&config, &region(), &members(), &op()).await;
         assert!(matches!(failed, Err(MigrateFailure::NoOwner)), "{failed:?}");
     }
 

@@ -39,6 +39,13 @@ pub enum Order {
     Follow {
         region: Region,
     },
+    /// That region is being added, for so long and until another epoch begins: its slot is kept, and
+    /// it is not left alone.
+    Welcome {
+        region: Region,
+        epoch: Epoch,
+        span_ms: u64,
+    },
     /// By the agent, with Postgres stopped: keep what the old timeline had.
     Keep,
     /// By the agent: go back to where that region's timeline left this one, and follow it.

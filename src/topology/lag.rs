@@ -82,7 +82,8 @@ mod tests {
     }
     fn own(role: Role, lsn: u64, asked_at: Instant) -> Own {
         let region = "eu-west-1".parse().unwrap();
-        let start = EpochStart { epoch: Epoch::FIRST, start_lsn: Lsn::new(0), region };
+        let start =
+            EpochStart { epoch: Epoch::FIRST, start_lsn: Lsn::new(0), region, members: None };
         let history = Arc::new(EpochHistory::new(vec![start]).unwrap());
         let (lsn, streaming) = (Lsn::new(lsn), Some(true));
         let (confirmed, read_only, unbegun) = (None, false, false);

@@ -1,7 +1,8 @@
 //! The lease: at most one epoch acknowledges writes at a time, and never one after a later one has.
 //!
 //! A process of the primary region takes writes only while a majority of regions, its own counted,
-//! have granted its epoch the next few seconds. A grant is a note in the granting region's Redis
+//! have granted its epoch the next few seconds: of its epoch's
+//! members, which are part of it (`docs/adr/0010-members.md`). A grant is a note in the granting region's Redis
 //! ([`Record`]), judged by one pure function ([`judge`]); what a process holds is [`Hold`]. Both are
 //! what the model in `tests.rs` interleaves. `docs/adr/0008-lease.md` has the argument; in short:
 //!
@@ -25,7 +26,7 @@ pub use renewal::{Granting, RenewalLoop};
 use crate::{
     config::{LeaseConfig, broken::fencing_off},
     telemetry::metrics::LeaseAnswer,
-    vocab::{Epoch, Region},
+    vocab::{Epoch, Members, Region},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -35,7 +36,7 @@ use std::{
 };
 
 /// A region's note, kept in its Redis. Times are in milliseconds of that Redis' own clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The Redis instance that wrote it (`run_id` of `INFO server`). A restarted one may have come
     /// back with an older note, or none.
@@ -45,6 +46,9 @@ pub struct Record {
     pub grant: Option<Grant>,
     /// Nothing is granted to epochs before this one, which is about to begin.
     pub promise: Option<Promise>,
+    /// Promises that it has overtaken, one of each membership: their epochs may have begun unheard of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overtaken: Vec<Promise>,
 }
 
 /// The intent of a promotion: that `epoch` is to begin in `region`.
@@ -54,6 +58,60 @@ pub struct Promise {
     pub region: Region,
     /// The primary before it is alive and hands over: writes are held, not refused.
     pub planned: bool,
+    /// The newest epoch that who promotes has heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Epoch>,
+    /// Who counts in it; `None` from a program that knows of no members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
+}
+
+impl Promise {
+    /// Whether the two are of one move. What either does not tell, by an older program, is no
+    /// difference.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        let members = match (&self.members, &other.members) {
+            (Some(own), Some(others)) => own == others,
+            _ => true,
+        };
+        (self.epoch, &self.region) == (other.epoch, &other.region) && members
+    }
+}
+
+/// What a region has promised, as one of its processes remembers it when its Redis does not.
+#[derive(Debug, Default)]
+pub struct Remembered(Vec<Promise>);
+
+impl Remembered {
+    /// The latest.
+    #[must_use]
+    pub fn latest(&self) -> Option<&Promise> {
+        self.0.iter().max_by_key(|promise| promise.epoch)
+    }
+
+    pub fn note(&mut self, promise: &Promise, known: Known) {
+        overtake(&mut self.0, promise, known);
+        let later = |kept: &Promise| kept.epoch > promise.epoch && kept.members == promise.members;
+        if !self.0.iter().any(later) {
+            self.0.push(promise.clone());
+        }
+    }
+
+    /// Whom another program's promise must count too.
+    pub fn others<'a>(&'a self, wanted: &'a Promise) -> impl Iterator<Item = &'a Members> {
+        let others = self.0.iter().filter(|kept| kept.epoch < wanted.epoch);
+        others.filter_map(|kept| kept.members.as_ref())
+    }
+}
+
+/// Forgets, of what was promised before, what has been overtaken by an epoch that began, and all but
+/// one of each membership. Bounded by what operators have asked for since an epoch began.
+fn overtake(kept: &mut Vec<Promise>, by: &Promise, known: Known) {
+    kept.retain(|promise| {
+        let may_begin = Some(promise.epoch) > known.heard && promise.members.is_some();
+        promise.epoch > by.epoch || (may_begin && promise.members != by.members)
+    });
 }
 
 /// The newest grant; all before it have run out.
@@ -128,7 +186,12 @@ impl Verdict {
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum Promised {
     /// No epoch before is granted anything any more; what was granted runs out within `left_ms`.
-    Yes { left_ms: u64 },
+    Yes {
+        left_ms: u64,
+        /// The members of epochs that may have begun since the one that was told of.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<Members>,
+    },
     /// This region has yet to wait out what it may have forgotten.
     Quiet { left_ms: u64 },
     /// That epoch, or a later one, is another region's.
@@ -146,12 +209,13 @@ pub struct Known {
 
 /// The record to go on from, with ends that a clock set back cannot put off for more than a term;
 /// `Err` with the record to keep instead when it is another instance's, or none.
-fn kept(found: &Found, term_ms: u64) -> Result<(Record, bool), Record> {
+fn kept(found: &Found, term_ms: u64) -> Result<(Record, bool), Box<Record>> {
     let Found { instance, now_ms, record } = found;
     let end_ms = now_ms + term_ms;
     let Some(record) = record.as_ref().filter(|record| record.instance == *instance) else {
         let instance = instance.clone();
-        return Err(Record { instance, quiet_until_ms: end_ms, grant: None, promise: None });
+        let record = Record { instance, quiet_until_ms: end_ms, ..Record::default() };
+        return Err(Box::new(record));
     };
     let (mut record, mut changed) = (record.clone(), false);
     let ends = record.grant.as_mut().map(|grant| &mut grant.until_ms);
@@ -175,7 +239,7 @@ pub fn judge(
     let now_ms = found.now_ms;
     let (mut record, mut changed) = match kept(found, term_ms) {
         Ok(kept) => kept,
-        Err(record) => return (Verdict::Quiet { left_ms: term_ms }, Some(record)),
+        Err(record) => return (Verdict::Quiet { left_ms: term_ms }, Some(*record)),
     };
     let promised = record.promise.as_ref().filter(|promise| {
         promise.epoch > epoch || (promise.epoch == epoch && promise.region != *region)
@@ -227,11 +291,10 @@ pub fn judge_promise(
     let now_ms = found.now_ms;
     let (mut record, mut changed) = match kept(found, term_ms) {
         Ok(kept) => kept,
-        Err(record) => return (Promised::Quiet { left_ms: term_ms }, Some(record)),
+        Err(record) => return (Promised::Quiet { left_ms: term_ms }, Some(*record)),
     };
     // An epoch that has begun is promised to nobody, unless it is the one that was.
-    let same =
-        |promise: &Promise| (promise.epoch, &promise.region) == (wanted.epoch, &wanted.region);
+    let same = |promise: &Promise| promise.agrees(wanted);
     let again = record.promise.as_ref().is_some_and(same);
     let granted = record.grant.as_ref().map(|grant| (grant.epoch, &grant.region));
     let over = record.promise.as_ref().filter(|kept| kept.epoch >= wanted.epoch && !same(kept));
@@ -247,7 +310,13 @@ pub fn judge_promise(
         Promised::Quiet { left_ms: record.quiet_until_ms - now_ms }
     } else {
         let before = record.grant.as_ref().filter(|grant| grant.epoch < wanted.epoch);
-        Promised::Yes { left_ms: before.map_or(0, |grant| grant.until_ms.saturating_sub(now_ms)) }
+        let left_ms = before.map_or(0, |grant| grant.until_ms.saturating_sub(now_ms));
+        if !again {
+            record.overtaken.extend(record.promise.take());
+            overtake(&mut record.overtaken, wanted, known);
+        }
+        let others = record.overtaken.iter().filter_map(|kept| kept.members.clone()).collect();
+        Promised::Yes { left_ms, others }
     };
     if matches!(answer, Promised::Yes { .. }) && record.promise.as_ref() != Some(wanted) {
         record.promise = Some(wanted.clone());
@@ -297,22 +366,17 @@ impl Hold {
         *until = (*until).max(sent_at + life);
     }
 
-    /// Until when `majority` regions have granted `epoch`; `None` when so many never have.
+    /// Until when a majority of the members have granted `epoch`; `None` when so many never have.
     #[must_use]
-    pub fn until(&self, epoch: Epoch, majority: usize) -> Option<Instant> {
+    pub fn until(&self, epoch: Epoch, members: &Members) -> Option<Instant> {
         if self.epoch != Some(epoch) {
             return None;
         }
-        let mut ends: Vec<Instant> = self.until.values().copied().collect();
+        let granted = self.until.iter().filter(|(region, _)| members.contains(region));
+        let mut ends: Vec<Instant> = granted.map(|(_, until)| *until).collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
-        ends.get(majority.checked_sub(1)?).copied()
+        ends.get(members.needed().checked_sub(1)?).copied()
     }
-}
-
-/// More than half.
-#[must_use]
-pub const fn majority(regions: usize) -> usize {
-    regions / 2 + 1
 }
 
 #[cfg(test)]

@@ -82,7 +82,13 @@ mod tests {
     #[test]
     fn numbers_come_through_inside_an_order_and_an_outcome() {
         let epoch = Epoch::FIRST;
-        let promise = Promise { epoch, region: "eu-west-1".parse().unwrap(), planned: true };
+        let promise = Promise {
+            epoch,
+            region: "eu-west-1".parse().unwrap(),
+            planned: true,
+            after: None,
+            members: None,
+        };
         same(&Order::Fence { promise });
         let record = JournalRecord {
             tenant: "0199d2c4-7a00-7000-8000-00000000b0b0".parse().unwrap(),

@@ -31,7 +31,7 @@ use crate::{
     vocab::{Bookmark, Epoch, Region, SharedClock, Standing},
 };
 use control::Standby;
-use lease::{Hold, Promise, majority};
+use lease::{Hold, Promise};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -89,7 +89,6 @@ impl Topology {
         clock: SharedClock,
     ) -> Self {
         let peers: BTreeMap<_, _> = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
-        let majority_heard = majority(peers.len() + 1) == 1;
         let snapshot = Snapshot {
             region,
             own: None,
@@ -99,7 +98,7 @@ impl Topology {
             lease: None,
             promise: None,
             move_heard: None,
-            majority_heard,
+            majority_heard: false,
         };
         Self {
             inner: Arc::new(Inner {
@@ -178,7 +177,7 @@ impl Topology {
     }
 
     /// Waits until another region tells that its replica has come to `at`, at most until `deadline`.
-    /// `true` at once where there is no other. Cancellation-safe.
+    /// `true` at once where no other region is a member. Cancellation-safe.
     pub async fn wait_elsewhere(&self, at: Bookmark, deadline: Instant) -> bool {
         let mut snapshots = self.subscribe();
         let kept = snapshots.wait_for(|snapshot| {
@@ -190,7 +189,9 @@ impl Topology {
                     && report.quarantine.is_none()
                     && come_to.is_some_and(|come_to| come_to.lsn >= at.lsn)
             };
-            snapshot.peers.is_empty() || snapshot.peers.values().any(has)
+            let members = snapshot.members();
+            let mut others = members.others(&snapshot.region).peekable();
+            others.peek().is_none() || others.any(|at| snapshot.peers.get(at).is_some_and(has))
         });
         matches!(tokio::time::timeout_at(deadline.into(), kept).await, Ok(Ok(_)))
     }
@@ -218,7 +219,9 @@ impl Topology {
         let tracker = self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
         let heard_after = self.now().checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
-            let until = hold.until(epoch, majority(snapshot.peers.len() + 1));
+            // A database that does not answer just now has told of it before.
+            let Some(members) = snapshot.members_of(epoch) else { return };
+            let until = hold.until(epoch, &members);
             snapshot.lease = until.map(|until| Lease { epoch, until });
             snapshot.age(&tracker, heard_after);
         });
@@ -326,6 +329,7 @@ impl Topology {
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.written = snapshot.written.max(own.as_ref().map(Own::epoch));
             snapshot.own = own;
+            snapshot.count_heard();
             snapshot.age(&tracker, heard_after);
         });
     }
@@ -339,8 +343,7 @@ impl Topology {
         let heard_after = now.checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.peers.insert(region.clone(), peer);
-            let heard = snapshot.peers.values().filter(|peer| peer.report.is_some()).count();
-            snapshot.majority_heard |= heard + 1 >= majority(snapshot.peers.len() + 1);
+            snapshot.count_heard();
             snapshot.hear_of_a_move(now);
             snapshot.age(&tracker, heard_after);
         });

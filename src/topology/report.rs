@@ -1,7 +1,7 @@
 //! What a region tells of itself at `/internal/v1/topology`.
 
 use super::{control::Standby, lease::Promise};
-use crate::vocab::{Bookmark, Epoch, EpochStart, Region};
+use crate::vocab::{Bookmark, Epoch, EpochStart, Members, Region};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -52,6 +52,9 @@ pub struct TopologyReport {
     /// What this region has promised to a promotion.
     #[serde(default)]
     pub promise: Option<Promise>,
+    /// The regions that count, as far as it knows; null from a program that knows of no members.
+    #[serde(default)]
+    pub members: Option<Members>,
     /// Why its data is not served, if it is not.
     #[serde(default)]
     pub quarantine: Option<String>,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::broken,
-    vocab::{Bookmark, Epoch, EpochHistory, EpochStart, Lsn, Region, Standing},
+    vocab::{Bookmark, Epoch, EpochHistory, EpochStart, Lsn, Members, Region, Standing},
 };
 use std::{
     collections::BTreeMap,
@@ -117,6 +117,8 @@ pub enum Quarantine {
     Diverged,
     /// A primary that has yet to hear, from a majority, that its epoch has not ended.
     Unconfirmed,
+    /// The region is none of the newest epoch's members.
+    Removed,
 }
 
 impl Quarantine {
@@ -132,6 +134,7 @@ impl Quarantine {
                 "quarantined: it went on where its epoch had ended; `godwit rejoin` it"
             }
             Self::Unconfirmed => "quarantined until a majority of regions confirms its epoch",
+            Self::Removed => "quarantined: no member of the cluster; `godwit region add` it",
         }
     }
 }
@@ -186,8 +189,51 @@ impl Snapshot {
         self.lag = own.and_then(|own| tracker.lag(own, self.lease, heard_after));
     }
 
+    /// Every region of the settings.
+    #[must_use]
+    pub fn settings(&self) -> Members {
+        std::iter::once(&self.region).chain(self.peers.keys()).cloned().collect()
+    }
+
+    /// The newest epoch known, if it tells its members.
+    fn named(&self) -> Option<&Members> {
+        // An older program tells the same epoch without them.
+        let newest = self.starts().max_by_key(|start| (start.epoch, start.members.is_some()))?;
+        newest.members.as_ref()
+    }
+
+    /// The regions that count, as far as is known here.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.named().cloned().unwrap_or_else(|| self.settings())
+    }
+
+    /// Who counts in `epoch`; `None` when it is not known to have begun.
+    #[must_use]
+    pub fn members_of(&self, epoch: Epoch) -> Option<Members> {
+        let told = self.starts().filter(|start| start.epoch == epoch);
+        let start = told.max_by_key(|start| start.members.is_some())?;
+        Some(start.members.clone().unwrap_or_else(|| self.settings()))
+    }
+
+    /// Whether this region is none of the newest epoch's members.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.named().is_some_and(|members| !members.contains(&self.region))
+    }
+
+    /// Counts who has been heard of.
+    pub(super) fn count_heard(&mut self) {
+        if self.majority_heard {
+            return;
+        }
+        let heard = self.peers.iter().filter(|(_, peer)| peer.report.is_some());
+        let heard = heard.map(|(region, _)| region).chain([&self.region]);
+        self.majority_heard = self.members().is_majority(heard);
+    }
+
     /// Every epoch known here or told of by a peer.
-    fn starts(&self) -> impl Iterator<Item = &EpochStart> {
+    pub(super) fn starts(&self) -> impl Iterator<Item = &EpochStart> {
         let own = self.own.iter().flat_map(|own| own.history.starts());
         let peers = self.peers.values().filter_map(|peer| peer.report.as_ref());
         own.chain(peers.flat_map(|report| &report.epochs))
@@ -206,6 +252,13 @@ impl Snapshot {
     /// Why this region's data must not be read; `None` when it may.
     #[must_use]
     pub fn quarantine(&self) -> Option<Quarantine> {
+        self.own.as_ref()?;
+        if self.is_removed() { Some(Quarantine::Removed) } else { self.apart() }
+    }
+
+    /// How its data stands to the cluster's history, member or not; `None` when it is of it.
+    #[must_use]
+    pub fn apart(&self) -> Option<Quarantine> {
         let own = self.own.as_ref()?;
         let after = self.starts().filter(|start| start.epoch > own.epoch());
         let next = after.min_by_key(|start| start.epoch);

@@ -11,6 +11,7 @@ fn starts(epochs: &[(u32, u64)]) -> Vec<EpochStart> {
         epoch: Epoch::new(epoch).unwrap(),
         start_lsn: Lsn::new(lsn),
         region: region(if epoch % 2 == 1 { "us-east-1" } else { "eu-west-1" }),
+        members: None,
     };
     epochs.iter().map(start).collect()
 }
@@ -45,6 +46,7 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         primary: None,
         lease_ms: None,
         promise: None,
+        members: None,
         quarantine: None,
         standbys: None,
         schema: None,
@@ -172,7 +174,13 @@ fn a_promise_of_an_epoch_to_come_tells_that_the_primary_moves() {
     let moves = || topology.look(|snapshot| snapshot.moving().is_some());
     topology.publish_own(Some(own(Role::Replica, 5, &[(1, 0)], clock.monotonic())));
     let second = Epoch::new(2).unwrap();
-    let promise = Promise { epoch: second, region: region("eu-west-1"), planned: true };
+    let promise = Promise {
+        epoch: second,
+        region: region("eu-west-1"),
+        planned: true,
+        after: None,
+        members: None,
+    };
     let mut told = peer(Role::Primary, 5, &[(1, 0)], clock.monotonic());
     told.report.as_mut().unwrap().promise = Some(promise.clone());
     topology.publish_peer(&us, told);
@@ -258,7 +266,8 @@ async fn what_a_replica_has_of_an_epoch_that_has_not_begun_is_not_told() {
     clock.advance(Duration::from_millis(1));
     assert!(topology.is_of_its_epoch(deadline).await);
     let epoch = Epoch::new(2).unwrap();
-    let promise = Promise { epoch, region: region("us-east-1"), planned: false };
+    let promise =
+        Promise { epoch, region: region("us-east-1"), planned: false, after: None, members: None };
     topology.publish_promise(Some(promise));
     assert!(!topology.is_of_its_epoch(deadline).await, "an old look is none");
     topology.publish_own(Some(replica(6, false)));

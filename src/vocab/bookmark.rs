@@ -1,6 +1,6 @@
 //! Bookmarks: positions that clients hold, and how a database stands to one.
 
-use super::{Epoch, Lsn, Malformed, Region};
+use super::{Epoch, Lsn, Malformed, Members, Region};
 use std::{fmt, str::FromStr};
 
 /// A position in the global plane, `(epoch, LSN)`. Ordered by epoch first: the later of two
@@ -17,6 +17,10 @@ pub struct EpochStart {
     pub epoch: Epoch,
     pub start_lsn: Lsn,
     pub region: Region,
+    /// Who counts in it; `None` for one that was begun before members were noted: every region of the
+    /// settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
 }
 
 /// Every epoch a database has heard of, oldest first. Never empty.
@@ -113,6 +117,7 @@ mod tests {
             epoch: Epoch::new(epoch).unwrap(),
             start_lsn: Lsn::new(lsn),
             region: "us-east-1".parse().unwrap(),
+            members: None,
         };
         EpochHistory::new(starts.iter().map(start).collect()).unwrap()
     }

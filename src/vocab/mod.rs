@@ -2,7 +2,8 @@
 //!
 //! Glossary, one meaning each:
 //! - *primary*: the one region whose Postgres accepts writes. *replica*: a region that follows it.
-//! - *epoch*: one primary's reign; each promotion starts the next.
+//! - *epoch*: one primary's reign over its *members*, the regions that count; each promotion and each
+//!   change of the members starts the next.
 //! - *position*: how far a database has come, as (epoch, LSN). *bookmark*: a position a client holds.
 //! - *forward*: the HTTP hop of a request to the primary region. *queue*: work owed to the primary.
 //! - *change*: a record of what the primary did. *promote*: make a replica the primary.
@@ -21,6 +22,7 @@ pub mod etag;
 pub mod idempotency;
 pub mod ids;
 pub mod lsn;
+pub mod members;
 pub mod op;
 pub mod region;
 pub mod rng;
@@ -35,6 +37,7 @@ pub use etag::Etag;
 pub use idempotency::IdempotencyKey;
 pub use ids::{ApiKeyId, ItemId, OpId, TenantId};
 pub use lsn::Lsn;
+pub use members::{Members, Quorum};
 pub use op::{Op, OpKind};
 pub use region::Region;
 pub use rng::{Rng, SharedRng, SystemRng};

@@ -23,6 +23,7 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         primary: None,
         lease_ms: (role == Some(Role::Primary)).then_some(2_400),
         promise: None,
+        members: None,
         quarantine: None,
         standbys: None,
         schema: Some("current".into()),

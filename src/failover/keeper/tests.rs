@@ -38,7 +38,7 @@ fn at(name: &str) -> Region {
 
 fn start(epoch: u32, region: &str) -> EpochStart {
     let epoch = Epoch::new(epoch).unwrap();
-    EpochStart { epoch, start_lsn: Lsn::new(0), region: at(region) }
+    EpochStart { epoch, start_lsn: Lsn::new(0), region: at(region), members: None }
 }
 
 /// us-east-1 as the primary of epoch 1, holding its lease.
@@ -82,7 +82,13 @@ fn reigning() -> (Sight, InstanceRow) {
         standbys: vec![],
         slots: vec![],
     };
-    let sight = Sight { snapshot, primary: PrimaryAt::Here(Epoch::FIRST), held: Some(true) };
+    let sight = Sight {
+        snapshot,
+        primary: PrimaryAt::Here(Epoch::FIRST),
+        held: Some(true),
+        welcome: Some(BTreeSet::new()),
+        settled: false,
+    };
     (sight, row)
 }
 
@@ -104,7 +110,8 @@ fn a_primary_is_fenced_when_its_region_holds_no_lease_and_only_when_that_is_know
     assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
     // Fenced for a move, it stays so.
     let epoch = Epoch::new(2).unwrap();
-    let promise = Promise { epoch, region: at("eu-west-1"), planned: true };
+    let promise =
+        Promise { epoch, region: at("eu-west-1"), planned: true, after: None, members: None };
     sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
     assert_eq!(lacks(&sight, &row), []);
 }
@@ -167,11 +174,86 @@ fn a_replica_follows_the_primary_unless_it_moves() {
     // Told to receive from nobody while the primary moves.
     row.conninfo = String::new();
     let epoch = Epoch::new(2).unwrap();
-    let promise = Promise { epoch, region: at("ap-south-1"), planned: false };
+    let promise =
+        Promise { epoch, region: at("ap-south-1"), planned: false, after: None, members: None };
     sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
     assert_eq!(lacks(&sight, &row), []);
     sight.snapshot.move_heard = None;
     assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
     sight.primary = PrimaryAt::Unknown;
     assert_eq!(lacks(&sight, &row), []);
+}
+
+/// us-east-1 as the primary of epoch 2, whose members these are.
+fn of_members(names: &[&str]) -> (Sight, InstanceRow) {
+    let (mut sight, row) = reigning();
+    let second = EpochStart {
+        members: Some(names.iter().map(|name| at(name)).collect()),
+        ..start(2, "us-east-1")
+    };
+    let history = EpochHistory::new(vec![start(1, "us-east-1"), second]).unwrap();
+    sight.snapshot.own.as_mut().unwrap().history = Arc::new(history);
+    sight.snapshot.written = Epoch::new(2);
+    (sight, row)
+}
+
+fn kept(sight: &Sight, reachable: bool) -> (Vec<String>, Vec<String>) {
+    let (wanted, dropped) = slots(sight, &upstreams(), |_| reachable);
+    let names = |regions: Vec<Region>| regions.iter().map(ToString::to_string).collect();
+    (names(wanted.into_iter().map(|(region, _)| region).collect()), names(dropped))
+}
+
+#[test]
+fn slots_are_the_members_and_of_who_is_being_added() {
+    let names = |some: &[&str]| some.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let (sight, _) = reigning();
+    assert_eq!(kept(&sight, false), (names(&["ap-south-1", "eu-west-1"]), vec![]));
+    let (mut sight, _) = of_members(&["us-east-1", "eu-west-1"]);
+    let (eu, ap) = (names(&["eu-west-1"]), names(&["ap-south-1"]));
+    assert_eq!(kept(&sight, false), (eu.clone(), ap.clone()));
+    // A replica that can be reached is to receive first that it was removed; an old primary is not.
+    assert_eq!(kept(&sight, true), (eu.clone(), ap.clone()));
+    let told = super::super::plan::tests::all_well().seen("ap-south-1").report.clone().unwrap();
+    sight.snapshot.peers.get_mut(&at("ap-south-1")).unwrap().report = Some(told);
+    assert_eq!(kept(&sight, true), (eu.clone(), vec![]));
+    sight.settled = true;
+    assert_eq!(kept(&sight, true), (eu.clone(), ap.clone()));
+    sight.welcome = Some(BTreeSet::from([at("ap-south-1")]));
+    assert_eq!(kept(&sight, true), (names(&["ap-south-1", "eu-west-1"]), vec![]));
+    // Who cannot tell takes nobody's slot.
+    sight.welcome = None;
+    assert_eq!(kept(&sight, false), (eu, vec![]));
+}
+
+#[test]
+fn commits_wait_for_members_and_for_nobody_where_there_is_no_other() {
+    let quorum = |names: &[&str]| {
+        let (sight, row) = of_members(names);
+        deeds(&sight, &row, &upstreams(), Durability::Quorum)
+    };
+    assert_eq!(quorum(&["us-east-1", "eu-west-1"]), [Deed::WaitFor(vec![at("eu-west-1")])]);
+    assert_eq!(quorum(&["us-east-1"]), []);
+}
+
+#[test]
+fn a_replica_that_was_removed_receives_from_nobody_once_it_has_the_row() {
+    let (mut sight, mut row) = of_members(&["eu-west-1"]);
+    row.in_recovery = true;
+    row.conninfo = "host=127.0.0.1 port=5542 user=r".into();
+    sight.snapshot.own.as_mut().unwrap().role = Role::Replica;
+    sight.primary = PrimaryAt::Peer(at("eu-west-1"), Epoch::new(2).unwrap());
+    assert_eq!(sight.snapshot.quarantine(), Some(Quarantine::Removed));
+    assert_eq!(lacks(&sight, &row), [Deed::Leave]);
+    sight.welcome = Some(BTreeSet::from([at("us-east-1")]));
+    assert_eq!(lacks(&sight, &row), []);
+    sight.welcome = Some(BTreeSet::new());
+    row.conninfo = String::new();
+    assert_eq!(lacks(&sight, &row), []);
+}
+
+#[test]
+fn a_primary_that_was_removed_is_fenced() {
+    let (mut sight, row) = of_members(&["eu-west-1"]);
+    sight.held = None;
+    assert_eq!(lacks(&sight, &row), [Deed::Fence]);
 }

@@ -6,10 +6,10 @@ use crate::{
 
 const REGIONS: [&str; 3] = ["ap-south-1", "eu-west-1", "us-east-1"];
 
-fn at(name: &str) -> Region {
+pub fn at(name: &str) -> Region {
     name.parse().unwrap()
 }
-fn epoch(number: u32) -> Epoch {
+pub fn epoch(number: u32) -> Epoch {
     Epoch::new(number).unwrap()
 }
 
@@ -19,7 +19,12 @@ pub fn all_well() -> Sight {
     let seen = |name: &str| {
         let primary = name == "us-east-1";
         let role = if primary { Role::Primary } else { Role::Replica };
-        let start = EpochStart { epoch: epoch(1), start_lsn: Lsn::new(0), region: at("us-east-1") };
+        let start = EpochStart {
+            epoch: epoch(1),
+            start_lsn: Lsn::new(0),
+            region: at("us-east-1"),
+            members: None,
+        };
         let instance = Instance {
             role,
             system: "7".into(),
@@ -48,6 +53,7 @@ pub fn all_well() -> Sight {
             primary: Some(at("us-east-1")),
             lease_ms: None,
             promise: None,
+            members: Some(REGIONS.map(at).into_iter().collect()),
             quarantine: None,
             standbys: None,
             schema: Some("current".into()),
@@ -63,7 +69,7 @@ impl Sight {
     pub fn seen(&mut self, name: &str) -> &mut Seen {
         self.regions.get_mut(&at(name)).unwrap()
     }
-    fn of(&mut self, name: &str) -> &mut Instance {
+    pub fn of(&mut self, name: &str) -> &mut Instance {
         self.seen(name).instance.as_mut().unwrap()
     }
     /// Nothing of that region answers.
@@ -80,10 +86,17 @@ impl Sight {
         (instance.lsn, instance.received) = (Lsn::new(lsn), Some(Lsn::new(lsn)));
         self
     }
-    fn promised(mut self, by: &str, promise: &Promise) -> Self {
+    #[must_use]
+    pub fn promised(mut self, by: &str, promise: &Promise) -> Self {
         self.seen(by).report.as_mut().unwrap().promise = Some(promise.clone());
         self
     }
+}
+
+/// The promise of a handover in epoch 2, with all as members.
+fn handover(to: &str) -> Promise {
+    let (after, members) = (Some(epoch(1)), Some(REGIONS.map(at).into_iter().collect()));
+    Promise { epoch: epoch(2), region: at(to), planned: true, after, members }
 }
 
 const LOSSLESS: Move = Move::Promote { accept_data_loss: false };
@@ -193,7 +206,12 @@ fn an_unfit_target_is_refused() {
 #[test]
 fn a_region_left_behind_is_not_promoted() {
     let mut sight = all_well();
-    let second = EpochStart { epoch: epoch(2), start_lsn: Lsn::new(990), region: at("eu-west-1") };
+    let second = EpochStart {
+        epoch: epoch(2),
+        start_lsn: Lsn::new(990),
+        region: at("eu-west-1"),
+        members: None,
+    };
     for name in ["eu-west-1", "ap-south-1"] {
         sight.of(name).epochs.push(second.clone());
     }
@@ -220,7 +238,7 @@ fn a_handover_holds_writes_until_the_target_has_all() {
         Step::Rejoin { region: us },
     ];
     assert_eq!(plan.steps, expected);
-    let promise = Promise { epoch: epoch(2), region: at("eu-west-1"), planned: true };
+    let promise = handover("eu-west-1");
     assert_eq!((plan.promise, plan.ends), (promise, epoch(1)));
 }
 
@@ -252,7 +270,7 @@ fn a_promotion_waits_the_old_lease_out_and_detaches_before_where_nothing_can_be_
 
 #[test]
 fn an_interrupted_move_goes_on_in_its_epoch_and_another_takes_over_in_the_next() {
-    let begun = Promise { epoch: epoch(2), region: at("eu-west-1"), planned: true };
+    let begun = handover("eu-west-1");
     let sight = all_well().promised("ap-south-1", &begun);
     let again = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
     assert_eq!(again.promise, begun);
@@ -273,7 +291,7 @@ fn an_interrupted_move_goes_on_in_its_epoch_and_another_takes_over_in_the_next()
 
 #[test]
 fn an_epoch_promised_to_two_regions_at_once_is_left_for_the_next() {
-    let to = |name: &str| Promise { epoch: epoch(2), region: at(name), planned: true };
+    let to = handover;
     let sight = all_well().promised("ap-south-1", &to("ap-south-1"));
     let sight = sight.promised("eu-west-1", &to("eu-west-1"));
     for target in ["ap-south-1", "eu-west-1", "us-east-1"] {
@@ -286,8 +304,12 @@ fn an_epoch_promised_to_two_regions_at_once_is_left_for_the_next() {
 #[test]
 fn moved_already_it_only_brings_in_who_was_left_behind() {
     let mut sight = all_well();
-    let second =
-        EpochStart { epoch: epoch(2), start_lsn: Lsn::new(1_000), region: at("eu-west-1") };
+    let second = EpochStart {
+        epoch: epoch(2),
+        start_lsn: Lsn::new(1_000),
+        region: at("eu-west-1"),
+        members: None,
+    };
     sight.of("eu-west-1").epochs.push(second);
     sight.of("eu-west-1").role = Role::Primary;
     let us = at("us-east-1");

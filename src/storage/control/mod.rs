@@ -11,7 +11,7 @@ pub use agent::{Agent, AgentError};
 pub use postgres::Postgres;
 
 use super::StorageError;
-use crate::vocab::{Epoch, EpochStart, Lsn, Region};
+use crate::vocab::{Epoch, EpochStart, Lsn, Members, Region};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub struct SlotRow {
 pub struct Beginning {
     pub epoch: Epoch,
     pub region: Region,
+    /// Who counts in it; `None`: who counted before.
+    pub members: Option<Members>,
     /// Regions that follow it: a slot for each.
     pub others: Vec<Region>,
     /// Whether a commit waits for one of them.
@@ -105,9 +107,14 @@ pub trait DatabaseControl: Send + Sync + 'static {
     fn follow<'a>(&'a self, upstream: &'a Upstream) -> Acting<'a, ()>;
     /// Makes a commit wait for one of `regions`; for nobody when there are none.
     fn wait_for<'a>(&'a self, regions: &'a [Region]) -> Acting<'a, ()>;
-    /// Has a slot for each of these regions; on a standby, as far as each is known to have come. A slot
-    /// of a region that is no longer one is left to a person.
-    fn keep_slots<'a>(&'a self, wanted: &'a [(Region, Option<Lsn>)]) -> Acting<'a, u64>;
+    /// Has a slot for each of the `wanted` regions; on a standby, as far as each is known to have come.
+    /// Has none for the `dropped`, once nobody receives from it. A slot of anybody else is left to a
+    /// person.
+    fn keep_slots<'a>(
+        &'a self,
+        wanted: &'a [(Region, Option<Lsn>)],
+        dropped: &'a [Region],
+    ) -> Acting<'a, u64>;
     fn stop(&self) -> Acting<'_, ()>;
     fn start(&self) -> Acting<'_, ()>;
     /// Keeps what a rewind would erase; gives where.

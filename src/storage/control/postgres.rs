@@ -278,34 +278,40 @@ impl Postgres {
     /// between, it has replayed its own few records of the promotion too: less than any write is
     /// long, so that no bookmark of a lost one lies between.)
     async fn write_epoch(&self, beginning: &Beginning) -> Result<Lsn, ControlError> {
-        let Beginning { epoch, region, .. } = beginning;
+        let Beginning { epoch, region, members, .. } = beginning;
+        let members: Option<Vec<String>> =
+            members.as_ref().map(|all| all.iter().map(ToString::to_string).collect());
         let pool = self.pool()?;
         let mut tx = bounded(pool.begin_with("BEGIN READ WRITE")).await?;
         let insert = sqlx::query!(
-            r#"INSERT INTO cluster_epoch (epoch, start_lsn, region, at, timeline)
+            r#"INSERT INTO cluster_epoch (epoch, start_lsn, region, at, timeline, members)
             SELECT $1,
                 CASE WHEN own.timeline > last.timeline
                     THEN coalesce(pg_last_wal_replay_lsn(), pg_current_wal_flush_lsn())
                     ELSE pg_current_wal_flush_lsn()
                 END,
-                $2, clock_timestamp(), own.timeline
-            FROM (SELECT epoch, timeline FROM cluster_epoch ORDER BY epoch DESC LIMIT 1) AS last,
+                $2, clock_timestamp(), own.timeline, coalesce($3, last.members)
+            FROM (SELECT epoch, timeline, members FROM cluster_epoch ORDER BY epoch DESC LIMIT 1) AS last,
                 (SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))
                     ::bit(32)::integer AS timeline) AS own
             WHERE last.epoch < $1
             ON CONFLICT (epoch) DO NOTHING"#,
             epoch.to_stored(),
-            region.as_str()
+            region.as_str(),
+            members.as_deref()
         );
         bounded(insert.execute(&mut *tx)).await?;
         let found = sqlx::query!(
             r#"SELECT start_lsn::text AS "start_lsn!", region,
-                epoch = (SELECT max(epoch) FROM cluster_epoch) AS "newest!"
+                epoch = (SELECT max(epoch) FROM cluster_epoch) AS "newest!",
+                ($2::text[] IS NULL OR members IS NOT DISTINCT FROM $2) AS "agreed!"
             FROM cluster_epoch WHERE epoch = $1"#,
-            epoch.to_stored()
+            epoch.to_stored(),
+            members.as_deref()
         );
         let found = bounded(found.fetch_optional(&mut *tx)).await?;
-        let found = found.filter(|found| found.newest && found.region == region.as_str());
+        let found =
+            found.filter(|found| found.newest && found.agreed && found.region == region.as_str());
         let Some(found) = found else {
             return Err(ControlError::Refused(format!(
                 "epoch {epoch} cannot begin in {region}: it, or a later one, has begun already"
@@ -315,7 +321,11 @@ impl Postgres {
         parsed(Some(&found.start_lsn))?.ok_or_else(|| ControlError::Refused("no position".into()))
     }
 
-    async fn have_slots(&self, wanted: &[(Region, Option<Lsn>)]) -> Result<u64, ControlError> {
+    async fn have_slots(
+        &self,
+        wanted: &[(Region, Option<Lsn>)],
+        dropped: &[Region],
+    ) -> Result<u64, ControlError> {
         let pool = self.pool()?;
         let standby = self.in_recovery().await?;
         let slots = sqlx::query!(
@@ -348,6 +358,16 @@ impl Postgres {
                 );
                 bounded(advance.fetch_one(pool)).await?;
             }
+        }
+        for region in dropped {
+            // By name and again idle: another process of this region may have been here.
+            let drop = sqlx::query_scalar!(
+                r#"SELECT count(pg_drop_replication_slot(slot_name)) AS "dropped!"
+                FROM pg_replication_slots
+                WHERE slot_name = $1 AND slot_type = 'physical' AND NOT active"#,
+                slot_of(region)
+            );
+            changed += u64::try_from(bounded(drop.fetch_one(pool)).await?).unwrap_or_default();
         }
         Ok(changed)
     }
@@ -386,7 +406,7 @@ impl DatabaseControl for Postgres {
     fn begin<'a>(&'a self, beginning: &'a Beginning) -> Acting<'a, Lsn> {
         Box::pin(async move {
             let wanted: Vec<_> = beginning.others.iter().map(|at| (at.clone(), None)).collect();
-            self.have_slots(&wanted).await?;
+            self.have_slots(&wanted, &[]).await?;
             let asked: &[Region] = if beginning.quorum { &beginning.others } else { &[] };
             self.set(&[("synchronous_standby_names", Some(&any_of(asked)))]).await?;
             let start = self.write_epoch(beginning).await?;
@@ -402,8 +422,12 @@ impl DatabaseControl for Postgres {
             async move { self.set(&[("synchronous_standby_names", Some(&any_of(regions)))]).await },
         )
     }
-    fn keep_slots<'a>(&'a self, wanted: &'a [(Region, Option<Lsn>)]) -> Acting<'a, u64> {
-        Box::pin(self.have_slots(wanted))
+    fn keep_slots<'a>(
+        &'a self,
+        wanted: &'a [(Region, Option<Lsn>)],
+        dropped: &'a [Region],
+    ) -> Acting<'a, u64> {
+        Box::pin(self.have_slots(wanted, dropped))
     }
     fn stop(&self) -> Acting<'_, ()> {
         Box::pin(async move { self.call("stop", &()).await.map(|_| ()) })

@@ -3,7 +3,7 @@
 use super::{Global, NO_EPOCH, bounded};
 use crate::{
     storage::StorageError,
-    vocab::{Epoch, EpochHistory, EpochStart, Lsn},
+    vocab::{Epoch, EpochHistory, EpochStart, Lsn, Members, Region},
 };
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ struct Stored {
     epochs: Option<Vec<i64>>,
     start_lsns: Option<Vec<String>>,
     regions: Option<Vec<String>>,
+    /// With commas between.
+    members: Option<Vec<Option<String>>>,
 }
 
 async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error> {
@@ -86,7 +88,9 @@ async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error>
                 AS "unbegun!",
             array_agg(epoch ORDER BY epoch) AS epochs,
             array_agg(start_lsn::text ORDER BY epoch) AS start_lsns,
-            array_agg(region ORDER BY epoch) AS regions
+            array_agg(region ORDER BY epoch) AS regions,
+            array_agg(array_to_string(members, ',') ORDER BY epoch)
+                AS "members: Vec<Option<String>>"
         FROM cluster_epoch"#
     );
     query.fetch_one(executor).await
@@ -99,15 +103,23 @@ impl TryFrom<Stored> for PositionRow {
         let corrupt = |column| StorageError::Corrupt { table: "cluster_epoch", column };
         let parsed = |text: &str| text.parse::<Lsn>().map_err(|_| corrupt("start_lsn"));
         let columns = (stored.lsn, stored.epochs, stored.start_lsns, stored.regions);
-        let (Some(lsn), Some(epochs), Some(start_lsns), Some(regions)) = columns else {
+        let ((Some(lsn), Some(epochs), Some(start_lsns), Some(regions)), Some(members)) =
+            (columns, stored.members)
+        else {
             return Err(NO_EPOCH);
         };
+        let parsed_members = |text: &String| {
+            let regions = text.split(',').map(str::parse::<Region>);
+            regions.collect::<Result<Members, _>>().map_err(|_| corrupt("members"))
+        };
         let mut starts = Vec::with_capacity(epochs.len());
-        for ((epoch, start_lsn), region) in epochs.into_iter().zip(&start_lsns).zip(&regions) {
+        let rows = epochs.into_iter().zip(&start_lsns).zip(regions.iter().zip(&members));
+        for ((epoch, start_lsn), (region, members)) in rows {
             starts.push(EpochStart {
                 epoch: Epoch::from_stored(epoch).ok_or(corrupt("epoch"))?,
                 start_lsn: parsed(start_lsn)?,
                 region: region.parse().map_err(|_| corrupt("region"))?,
+                members: members.as_ref().map(parsed_members).transpose()?,
             });
         }
         Ok(Self {
@@ -153,6 +165,12 @@ mod tests {
         assert_eq!(starts, [1, 2]);
         assert_eq!(history.current().region.as_str(), "eu-west-1");
         assert_eq!(history.current().start_lsn, Lsn::new(0x16B_3740));
+        assert_eq!(history.current().members, None);
+        at.sql("UPDATE cluster_epoch SET members = '{eu-west-1,us-east-1}' WHERE epoch = 2").await;
+        let history = position(&pool).await.unwrap().history;
+        let members = history.current().members.as_ref().map(ToString::to_string);
+        assert_eq!(members.as_deref(), Some("eu-west-1, us-east-1"));
+        assert_eq!(history.starts()[0].members, None);
     }
 
     #[sqlx::test(migrations = "migrations/global")]

@@ -7,10 +7,10 @@
 use super::Redis;
 use crate::{
     storage::StorageError,
-    vocab::{Epoch, Op},
+    vocab::{Epoch, Op, Region},
 };
 use deadpool_redis::redis::{self, Script};
-use std::{sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 const KEY: &str = "gw:lease";
 
@@ -118,6 +118,53 @@ pub async fn is_held(redis: &Redis, epoch: Epoch, op: &Op) -> Result<bool, Stora
     redis.bounded(op.remaining(), exists.query_async(&mut connection)).await
 }
 
+fn welcome_key(region: &Region) -> String {
+    format!("{KEY}:welcome:{region}")
+}
+
+/// Notes that a region is being added to the cluster in `epoch`, for `span`.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] within `redis.response_ms_max`.
+pub async fn note_welcome(
+    redis: &Redis,
+    region: &Region,
+    epoch: Epoch,
+    span: Duration,
+    op: &Op,
+) -> Result<(), StorageError> {
+    let mut connection = redis.hot.clone();
+    let mut set = redis::cmd("SET");
+    set.arg(welcome_key(region))
+        .arg(epoch.get())
+        .arg("PX")
+        .arg(span.as_millis().max(1).to_string());
+    redis.bounded(op.remaining(), set.query_async(&mut connection)).await
+}
+
+/// Those of `regions` that are being added in `epoch`.
+///
+/// # Errors
+/// [`StorageError::Unavailable`] within `redis.response_ms_max`.
+pub async fn welcomed(
+    redis: &Redis,
+    regions: &[Region],
+    epoch: Epoch,
+    op: &Op,
+) -> Result<BTreeSet<Region>, StorageError> {
+    if regions.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut connection = redis.hot.clone();
+    let mut get = redis::cmd("MGET");
+    get.arg(regions.iter().map(welcome_key).collect::<Vec<_>>());
+    let asked = get.query_async(&mut connection);
+    let noted: Vec<Option<u32>> = redis.bounded(op.remaining(), asked).await?;
+    // A note of an epoch before is void: the region was added, or its adding was overtaken.
+    let welcome = regions.iter().zip(noted).filter(|(_, noted)| *noted == Some(epoch.get()));
+    Ok(welcome.map(|(region, _)| region.clone()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +206,24 @@ mod tests {
         };
         assert_ne!(after.instance, before.instance);
         assert_eq!(after.text, None);
+    }
+
+    #[tokio::test]
+    async fn a_region_is_welcome_for_its_time() {
+        let server = Server::start().await;
+        let (redis, op) = (connect(server.port), op());
+        let regions: Vec<Region> =
+            ["us-east-1", "eu-west-1"].iter().map(|name| name.parse().unwrap()).collect();
+        let (first, second) = (Epoch::FIRST, Epoch::new(2).unwrap());
+        assert!(welcomed(&redis, &regions, first, &op).await.unwrap().is_empty());
+        let span = Duration::from_millis(500);
+        note_welcome(&redis, &regions[1], first, span, &op).await.unwrap();
+        assert!(welcomed(&redis, &regions, second, &op).await.unwrap().is_empty());
+        let found = welcomed(&redis, &regions, first, &op).await.unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), regions[1..]);
+        while !welcomed(&redis, &regions, first, &op).await.unwrap().is_empty() {
+            assert!(!op.remaining().is_zero());
+        }
     }
 
     #[tokio::test]

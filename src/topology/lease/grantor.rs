@@ -1,15 +1,21 @@
 //! A region's side of the lease: its note, read, judged and replaced as one step.
 
-use super::{Found, Known, Promise, Promised, Record, Verdict, judge, judge_promise, release};
+use super::{
+    Found, Known, Promise, Promised, Record, Remembered, Verdict, judge, judge_promise, release,
+};
 use crate::{
     storage::{
         StorageError,
         redis::{Redis, lease},
     },
     topology::{Snapshot, Topology},
-    vocab::{Epoch, Op, Region},
+    vocab::{Epoch, Members, Op, Region},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Others may replace the note between our look and our word; more often than this, somebody
 /// hammers on it.
@@ -22,7 +28,7 @@ pub struct Grantor {
     topology: Topology,
     term_ms: u64,
     /// What this region has promised, as far as this process knows, for when Redis forgets it.
-    promised: Arc<Mutex<Option<Promise>>>,
+    promised: Arc<Mutex<Remembered>>,
 }
 
 impl Grantor {
@@ -58,18 +64,73 @@ impl Grantor {
     /// # Errors
     /// When this region's Redis does not answer: it may have been noted or not.
     pub async fn promise(&self, wanted: &Promise, op: &Op) -> Result<Promised, StorageError> {
-        if let Some(kept) = self.promised().filter(|kept| kept.epoch > wanted.epoch) {
+        let kept = self.promised();
+        let over = kept.filter(|kept| {
+            // A program that knows of no members must not overtake a change of them.
+            kept.epoch > wanted.epoch || (wanted.members.is_none() && self.counts_otherwise(kept))
+        });
+        if let Some(kept) = over {
             let region = Some(kept.region);
             return Ok(Promised::Outranked { epoch: kept.epoch, region });
         }
         let known = self.known();
         let answer =
             self.settle(op, |found| judge_promise(found, wanted, known, self.term_ms)).await?;
-        if matches!(answer, Promised::Yes { .. }) {
-            self.remember(wanted);
-            self.topology.publish_promise(Some(wanted.clone()));
-        }
-        Ok(answer)
+        let Promised::Yes { left_ms, mut others } = answer else { return Ok(answer) };
+        others.extend(self.begun_since(wanted));
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        others.extend(promised.others(wanted).cloned());
+        promised.note(wanted, known);
+        drop(promised);
+        others.sort_unstable();
+        others.dedup();
+        self.topology.publish_promise(Some(wanted.clone()));
+        Ok(Promised::Yes { left_ms, others })
+    }
+
+    /// The members of epochs that are known here to have begun, and not to who promotes.
+    fn begun_since(&self, wanted: &Promise) -> Vec<Members> {
+        let Some(after) = wanted.after else { return Vec::new() };
+        self.topology.look(|snapshot| {
+            let since = |epoch: Epoch| after < epoch && epoch < wanted.epoch;
+            let begun = snapshot.starts().filter(|start| since(start.epoch));
+            begun.filter_map(|start| start.members.clone()).collect()
+        })
+    }
+
+    /// Whether a promise is of other members than the regions of the settings.
+    fn counts_otherwise(&self, kept: &Promise) -> bool {
+        let settings = self.topology.look(Snapshot::settings);
+        let heard = self.known().heard;
+        Some(kept.epoch) > heard && kept.members.as_ref().is_some_and(|kept| *kept != settings)
+    }
+
+    /// Notes, for the processes of this region, that another is being added, for `span` and while
+    /// `epoch` is the newest: its slot is kept, and it is not left alone.
+    ///
+    /// # Errors
+    /// When this region's Redis does not answer.
+    pub async fn welcome(
+        &self,
+        region: &Region,
+        epoch: Epoch,
+        span: Duration,
+        op: &Op,
+    ) -> Result<(), StorageError> {
+        lease::note_welcome(&self.redis, region, epoch, span, op).await
+    }
+
+    /// Those of `regions` that are being added in `epoch`.
+    ///
+    /// # Errors
+    /// When this region's Redis does not answer.
+    pub async fn welcomed(
+        &self,
+        regions: &[Region],
+        epoch: Epoch,
+        op: &Op,
+    ) -> Result<BTreeSet<Region>, StorageError> {
+        lease::welcomed(&self.redis, regions, epoch, op).await
     }
 
     /// Ends the grant of an epoch whose database takes no more writes for good.
@@ -87,21 +148,19 @@ impl Grantor {
     pub async fn look(&self, op: &Op) -> Result<(Option<Record>, u64), StorageError> {
         let (found, _) = self.find(op).await?;
         let kept = found.record.filter(|record| record.instance == found.instance);
-        if let Some(promise) = kept.as_ref().and_then(|record| record.promise.as_ref()) {
-            self.remember(promise);
+        if let Some(record) = &kept {
+            let known = self.known();
+            let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+            for promise in record.overtaken.iter().chain(&record.promise) {
+                promised.note(promise, known);
+            }
         }
         Ok((kept, found.now_ms))
     }
 
-    fn remember(&self, promise: &Promise) {
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        if promised.as_ref().is_none_or(|kept| kept.epoch <= promise.epoch) {
-            *promised = Some(promise.clone());
-        }
-    }
-
+    /// The latest.
     fn promised(&self) -> Option<Promise> {
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner).latest().cloned()
     }
 
     fn known(&self) -> Known {

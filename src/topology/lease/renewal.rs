@@ -7,7 +7,7 @@ use crate::{
     storage::redis::{Redis, lease as notes},
     telemetry::metrics::{LeaseAnswer, LeaseMetrics},
     topology::{
-        Topology,
+        Snapshot, Topology,
         ask::{Answer, Question},
         probe::Asker,
     },
@@ -88,9 +88,14 @@ impl Loop for RenewalLoop {
         // Once this region is the primary it asks at once.
         let patience = Duration::from_millis(self.config.renew_interval_ms);
         let mut snapshots = self.topology.subscribe();
-        let reigning = snapshots.wait_for(|snapshot| snapshot.reign().is_some());
-        let reign = match tokio::time::timeout(patience, reigning).await {
-            Ok(Ok(snapshot)) => snapshot.reign(),
+        let asks = |snapshot: &Snapshot| {
+            // Nobody counts the grant of a region that is no member.
+            let reign = snapshot.reign()?;
+            snapshot.members().contains(&self.grants).then_some(reign)
+        };
+        let asking = snapshots.wait_for(|snapshot| asks(snapshot).is_some());
+        let reign = match tokio::time::timeout(patience, asking).await {
+            Ok(Ok(snapshot)) => asks(&snapshot),
             _ => None,
         };
         drop(snapshots);

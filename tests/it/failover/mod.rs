@@ -6,6 +6,7 @@
 mod automatic;
 mod lease;
 mod moves;
+mod region;
 mod restarts;
 mod together;
 
@@ -64,6 +65,14 @@ pub fn trials() -> Vec<Trial> {
             a_laggard_is_refused_while_another_has_more,
         }
         run_alone restarts::{a_promotion_killed_after_any_step_ends_the_same_when_run_again}
+        run_alone region::{
+            one_region_goes_on_without_two_that_are_gone_and_they_are_added_again,
+            a_replica_is_removed_and_added_again_and_no_write_fails,
+            a_live_primary_that_is_removed_hands_over_and_leaves_one_region,
+            what_would_split_the_cluster_is_refused,
+            a_change_killed_after_any_step_ends_the_same_when_run_again,
+            two_changes_at_once_leave_one_membership,
+        }
         run_alone together::{two_people_at_once_leave_one_primary}
     }
 }
