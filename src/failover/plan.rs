@@ -538,8 +538,24 @@ impl View<'_> {
                  {from} acknowledged and no other region has",
                 standbys.len()
             )],
-            Durability::Quorum => Vec::new(),
+            Durability::Quorum => self.not_in_quorum(),
         }
+    }
+
+    /// Nobody can ask a dead primary what its commits waited for: its settings are to be everybody's.
+    fn not_in_quorum(&self) -> Vec<String> {
+        let told = self.sight.regions.iter().filter_map(|(region, seen)| {
+            let durability = seen.report.as_ref().ok()?.durability;
+            (durability != Some(Durability::Quorum)).then_some(region)
+        });
+        let why = |region| {
+            format!(
+                "{region} does not say that durability is quorum: {} may have acknowledged writes that \
+                 no other region has",
+                self.from
+            )
+        };
+        told.map(why).collect()
     }
 }
 

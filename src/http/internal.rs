@@ -85,6 +85,7 @@ pub fn report(app: &App) -> TopologyReport {
         lease_ms: snapshot.lease.map(|lease| left_ms(lease, now)),
         promise: snapshot.promise.clone(),
         members: Some(snapshot.members()),
+        durability: Some(app.config.failover.durability),
         quarantine: snapshot.quarantine().map(|why| why.reason().to_owned()),
         standbys: app.topology.standbys(),
         schema: app.schema.describe(),

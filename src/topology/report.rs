@@ -1,6 +1,7 @@
 //! What a region tells of itself at `/internal/v1/topology`.
 
 use super::{control::Standby, lease::Promise};
+use crate::config::Durability;
 use crate::vocab::{Bookmark, Epoch, EpochStart, Members, Region};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -55,6 +56,9 @@ pub struct TopologyReport {
     /// The regions that count, as far as it knows; null from a program that knows of no members.
     #[serde(default)]
     pub members: Option<Members>,
+    /// What its settings have an acknowledged write survive; null from a program that does not tell.
+    #[serde(default)]
+    pub durability: Option<Durability>,
     /// Why its data is not served, if it is not.
     #[serde(default)]
     pub quarantine: Option<String>,

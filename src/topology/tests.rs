@@ -47,6 +47,7 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         lease_ms: None,
         promise: None,
         members: None,
+        durability: None,
         quarantine: None,
         standbys: None,
         schema: None,

@@ -24,6 +24,7 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         lease_ms: (role == Some(Role::Primary)).then_some(2_400),
         promise: None,
         members: None,
+        durability: None,
         quarantine: None,
         standbys: None,
         schema: Some("current".into()),

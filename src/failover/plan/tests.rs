@@ -54,6 +54,7 @@ pub fn all_well() -> Sight {
             lease_ms: None,
             promise: None,
             members: Some(REGIONS.map(at).into_iter().collect()),
+            durability: Some(Durability::Quorum),
             quarantine: None,
             standbys: None,
             schema: Some("current".into()),
@@ -152,6 +153,13 @@ fn without_the_answers_that_make_it_certain_a_loss_must_be_accepted() {
     half.seen("ap-south-1").instance = Err("its database is down".into());
     refuses(&half, "eu-west-1", LOSSLESS, Durability::Quorum, "1 of 2 replicas can be read");
     planned(&half, "eu-west-1", AT_ANY_PRICE, Durability::Quorum);
+    // Who says otherwise, or nothing, may be as the old primary was.
+    for durability in [Some(Durability::Async), None] {
+        let mut unlike = sight.clone();
+        unlike.seen("ap-south-1").report.as_mut().unwrap().durability = durability;
+        refuses(&unlike, "eu-west-1", LOSSLESS, Durability::Quorum, "ap-south-1 does not say");
+        planned(&unlike, "eu-west-1", AT_ANY_PRICE, Durability::Quorum);
+    }
     // Taken out of the settings, it takes with it how many had its writes.
     let mut smaller = sight;
     smaller.regions.remove(&at("us-east-1"));
