@@ -156,9 +156,20 @@ async fn lost_writes(
 ) -> Result<Vec<Lost>, Stopped> {
     let new = cluster.asker(sight, primary);
     let new = new.ok_or_else(|| Stopped::Failed(format!("{primary} is not one of the regions")))?;
-    ledger::collect(old, &new, epoch, op).await.map_err(|error| {
-        Stopped::Failed(format!("what {} alone has cannot be listed: {error}", old.region()))
-    })
+    let give_up = op.clock.monotonic() + SOON;
+    loop {
+        match ledger::collect(old, &new, epoch, op).await {
+            Ok(found) => return Ok(found),
+            Err(error) if op.clock.monotonic() > give_up => {
+                let old = old.region();
+                let why = format!("what {old} alone has cannot be listed: {error}");
+                return Err(Stopped::Failed(why));
+            }
+            // The fence of one that has just been started ends its sessions, this one too; and a new
+            // primary can be without its lease for a moment.
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 pub(super) async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {
