@@ -208,12 +208,12 @@ fn positive(key: &'static str, value: u64) -> Result<(), ConfigError> {
     if value == 0 { Err(ConfigError::invalid(key, "must be more than 0")) } else { Ok(()) }
 }
 
+/// Settings for tests.
 #[cfg(test)]
-mod tests {
+pub mod testing {
     use super::*;
-    use std::io::Write as _;
 
-    pub(super) const MINIMAL: &str = r#"
+    pub const MINIMAL: &str = r#"
         region = "us-east-1"
         [regions.us-east-1]
         internal_url = "http://127.0.0.1:9081"
@@ -228,12 +228,27 @@ mod tests {
         secret = "0123456789abcdef0123456789abcdef"
     "#;
 
-    fn load(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    /// Of `MINIMAL` and what a test adds.
+    #[must_use]
+    pub fn config(text: &str) -> Config {
+        load(text, &[]).unwrap()
+    }
+
+    pub(super) fn load(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(toml.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut file, toml.as_bytes()).unwrap();
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Config::load_from(Some(file.path()), environment)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{MINIMAL, load},
+        *,
+    };
+    use std::io::Write as _;
 
     fn reason(error: &ConfigError) -> String {
         let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The reference of all settings, made from the structs, their comments and their defaults, and
 //! compared with the committed one.
 
-use super::{tests::MINIMAL, *};
+use super::{testing::MINIMAL, *};
 use serde_json::Value;
 use std::{fmt::Write as _, fs};
 use syn::{Expr, ExprLit, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Type};

@@ -1,35 +1,20 @@
 use super::*;
 use crate::{
-    config::LeaseConfig,
+    config::{LeaseConfig, testing},
     topology::{Lease, Own, Role, lease::Promise},
     vocab::{Clock as _, EpochHistory, EpochStart, clock::ManualClock},
 };
 
-const CONFIG: &str = r#"
-    region = "us-east-1"
-    [regions.us-east-1]
-    internal_url = "http://127.0.0.1:1"
-    [regions.eu-west-1]
-    internal_url = "http://127.0.0.1:2"
-    replication = "host=127.0.0.1 port=5542 user=r"
-    [regions.ap-south-1]
-    internal_url = "http://127.0.0.1:3"
-    replication = "host=127.0.0.1 port=5543 user=r"
-    [database]
-    url = "postgres://w@127.0.0.1/godwit"
-    read_url = "postgres://r@127.0.0.1/godwit"
-    [redis]
-    url = "redis://127.0.0.1:6381"
-    [cluster]
-    envelope_key_current = "k1"
-    [cluster.envelope_keys.k1]
-    secret = "0123456789abcdef0123456789abcdef"
-"#;
-
 fn upstreams() -> Upstreams {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file, CONFIG.as_bytes()).unwrap();
-    Upstreams::new(&Config::load_from(Some(file.path()), std::iter::empty()).unwrap())
+    let others = r#"
+        [regions.eu-west-1]
+        internal_url = "http://127.0.0.1:2"
+        replication = "host=127.0.0.1 port=5542 user=r"
+        [regions.ap-south-1]
+        internal_url = "http://127.0.0.1:3"
+        replication = "host=127.0.0.1 port=5543 user=r"
+    "#;
+    Upstreams::new(&testing::config(&format!("{}{others}", testing::MINIMAL)))
 }
 
 fn at(name: &str) -> Region {

@@ -1,7 +1,6 @@
 use super::*;
-use crate::{config::Config, telemetry::Telemetry, vocab::OpKind};
+use crate::{config::testing, telemetry::Telemetry, vocab::OpKind};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use std::io::Write as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -11,29 +10,15 @@ use tokio::{
 /// first failure.
 fn forwarder(port: u16) -> (Forwarder, Region) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    write!(
-        file,
-        r#"region = "eu-west-1"
-        [regions.eu-west-1]
-        internal_url = "http://127.0.0.1:1"
+    let home = testing::MINIMAL.replacen("us-east-1", "eu-west-1", 2);
+    let config = testing::config(&format!(
+        r#"{home}
         [regions.us-east-1]
         internal_url = "http://127.0.0.1:{port}"
-        [database]
-        url = "postgres://writer:w@127.0.0.1/godwit"
-        read_url = "postgres://reader:r@127.0.0.1/godwit"
-        [redis]
-        url = "redis://127.0.0.1:6381"
-        [cluster]
-        envelope_key_current = "k1"
-        [cluster.envelope_keys.k1]
-        secret = "0123456789abcdef0123456789abcdef"
         [routing.breaker]
         failure_percent = 1
         requests_min = 1"#
-    )
-    .unwrap();
-    let config = Config::load_from(Some(file.path()), std::iter::empty()).unwrap();
+    ));
     let metrics = Metrics::new(&config.region, &Telemetry::off());
     (Forwarder::new(&config, &metrics).unwrap(), "us-east-1".parse().unwrap())
 }

@@ -22,11 +22,15 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use std::{
     collections::BTreeSet,
-    process::Output,
+    process::{Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{process::Command, task::JoinSet};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// `lease.term_ms` of a laboratory.
@@ -395,24 +399,52 @@ async fn equal(cluster: &Cluster) -> anyhow::Result<String> {
     .await
 }
 
+/// Waits until a region has slots for these and for nobody else.
+async fn slots_of(cluster: &Cluster, name: &str, others: &[&str]) -> anyhow::Result<()> {
+    let mut wanted: Vec<String> = others.iter().map(|at| at.replace('-', "_")).collect();
+    wanted.sort_unstable();
+    let wanted = wanted.join(",");
+    eventually(&format!("the slots of {name}"), SOON, async || {
+        let query = "SELECT coalesce(string_agg(slot_name, ',' ORDER BY slot_name), '') \
+             FROM pg_replication_slots";
+        match sql(cluster, name, query).await {
+            Ok(found) if found == wanted => Ok(()),
+            other => Err(format!("{other:?}, wanted {wanted}")),
+        }
+    })
+    .await
+}
+
 /// Demands that each region has the slots of the two others and no more.
 async fn slots(cluster: &Cluster) -> anyhow::Result<()> {
     for name in REGIONS {
-        let mut others: Vec<String> =
-            REGIONS.iter().filter(|at| **at != name).map(|at| at.replace('-', "_")).collect();
-        others.sort_unstable();
-        let wanted = others.join(",");
-        eventually(&format!("the slots of {name}"), SOON, async || {
-            let query = "SELECT coalesce(string_agg(slot_name, ',' ORDER BY slot_name), '') \
-                 FROM pg_replication_slots";
-            match sql(cluster, name, query).await {
-                Ok(found) if found == wanted => Ok(()),
-                other => Err(format!("{other:?}, wanted {wanted}")),
-            }
-        })
-        .await?;
+        let others: Vec<&str> = REGIONS.into_iter().filter(|at| *at != name).collect();
+        slots_of(cluster, name, &others).await?;
     }
     Ok(())
+}
+
+/// Runs a command until it tells of the end of its `count`th step, and kills it then. Returns what it told.
+async fn killed_after(
+    cluster: &Cluster,
+    arguments: &[&str],
+    count: usize,
+) -> anyhow::Result<Vec<String>> {
+    let mut child = command(cluster, &[arguments, &["--progress"]].concat())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
+    let mut told = Vec::new();
+    while let Some(line) = lines.next_line().await? {
+        told.push(line);
+        if told.iter().filter(|line| line.starts_with("  ok ")).count() == count {
+            child.kill().await?;
+            return Ok(told);
+        }
+    }
+    anyhow::bail!("{arguments:?} ended before its step {count}: {told:#?}")
 }
 
 /// Brings a region back as a follower and tells how it came back.

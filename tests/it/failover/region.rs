@@ -1,15 +1,15 @@
 //! Regions are removed from the cluster, and added to it again.
 
 use super::{
-    Shot, TERM, Writing, command, equal, fenced, now, readiness, ready, refused, refused_kindly,
-    reigns, report, said, since, slots, sql, target, told_the_truth, until,
+    Shot, TERM, Writing, command, equal, fenced, killed_after, now, readiness, ready, refused,
+    refused_kindly, reigns, report, said, since, slots, slots_of, sql, target, told_the_truth,
+    until,
 };
 use crate::harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually};
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Durability, Spec, Wan};
 use serde_json::Value;
-use std::{process::Stdio, time::Duration};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use std::time::Duration;
 
 const PACE: Duration = Duration::from_millis(300);
 const SESSIONS: usize = 3;
@@ -28,22 +28,6 @@ async fn kept_apart(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     let told = report(cluster, name).await.map_err(anyhow::Error::msg)?;
     ensure!(told["writable"] == false && told["lease_ms"].as_u64().unwrap_or(0) == 0, "{told}");
     Ok(())
-}
-
-/// Waits until a region has slots for these and for nobody else.
-async fn slots_of(cluster: &Cluster, name: &str, others: &[&str]) -> anyhow::Result<()> {
-    let mut wanted: Vec<String> = others.iter().map(|at| at.replace('-', "_")).collect();
-    wanted.sort_unstable();
-    let wanted = wanted.join(",");
-    eventually(&format!("the slots of {name}"), SOON, async || {
-        let query = "SELECT coalesce(string_agg(slot_name, ',' ORDER BY slot_name), '') \
-             FROM pg_replication_slots";
-        match sql(cluster, name, query).await {
-            Ok(found) if found == wanted => Ok(()),
-            other => Err(format!("{other:?}, wanted {wanted}")),
-        }
-    })
-    .await
 }
 
 /// Waits until commits at a region wait for one of these and for nobody else.
@@ -291,29 +275,6 @@ pub async fn what_would_split_the_cluster_is_refused() -> anyhow::Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Runs a command until it tells of the end of its `count`th step, and kills it then.
-async fn killed_after(
-    cluster: &Cluster,
-    arguments: &[&str],
-    count: usize,
-) -> anyhow::Result<Vec<String>> {
-    let mut child = command(cluster, &[arguments, &["--progress"]].concat())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
-    let mut told = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        told.push(line);
-        if told.iter().filter(|line| line.starts_with("  ok ")).count() == count {
-            child.kill().await?;
-            return Ok(told);
-        }
-    }
-    anyhow::bail!("{arguments:?} ended before its step {count}: {told:#?}")
 }
 
 /// Steps of each, after each of which but the last it is killed.

@@ -1,6 +1,6 @@
 //! `promote`, killed wherever it is, and run again.
 
-use super::{command, equal, now, reigns, rejoin, said, since, slots, target};
+use super::{command, equal, killed_after, now, reigns, rejoin, said, since, slots, target};
 use crate::{
     client::Caller,
     harness::{self, AP, Cluster, EU, REGIONS, US},
@@ -8,11 +8,7 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Wan};
 use serde_json::Value;
-use std::process::Stdio;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The steps of a promotion after each of which it is killed; the one that is left verifies.
@@ -23,28 +19,6 @@ const TOUR: [&str; STEPS] = [EU, US, AP, EU, AP, US];
 
 fn shape(spec: &mut Spec) {
     spec.wan = Wan::Off;
-}
-
-/// Runs `promote` until it tells of the end of its `count`th step, and kills it then. Returns what
-/// it told.
-async fn killed_after(cluster: &Cluster, to: &str, count: usize) -> anyhow::Result<Vec<String>> {
-    let arguments = ["promote", to, "--yes", "--accept-data-loss", "--progress"];
-    let mut child = command(cluster, &arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
-    let mut told = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        let done = line.starts_with("  ok ");
-        told.push(line);
-        if done && told.iter().filter(|line| line.starts_with("  ok ")).count() == count {
-            child.kill().await?;
-            return Ok(told);
-        }
-    }
-    anyhow::bail!("promote {to} ended before its step {count}: {told:#?}")
 }
 
 /// Sessions that go on reading where the primary is not. What a replica has shown them is in every
@@ -94,8 +68,8 @@ pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() ->
             let alive: Vec<&str> = REGIONS.into_iter().filter(|name| *name != from).collect();
             cluster.lab.kill(&target(from)).await?;
             let reading = Reading::begin(cluster, &alive);
-            let told = killed_after(cluster, to, count).await?;
             let promote = ["promote", to, "--yes", "--accept-data-loss"];
+            let told = killed_after(cluster, &promote, count).await?;
             let again = command(cluster, &promote).output().await?;
             let told = || format!("killed after {told:#?}; then {}", said(&again));
             ensure!(again.status.success(), "{}", told());
