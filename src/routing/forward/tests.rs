@@ -43,7 +43,7 @@ fn op() -> Op {
 
 /// Long enough for a request to reach a peer on this machine, short enough to be waited out.
 fn hasty() -> Op {
-    Op::system(OpKind::Test, Duration::from_millis(600))
+    Op::system(OpKind::Test, Duration::from_millis(1_500))
 }
 
 /// Returns once the operation's time is up.
@@ -144,12 +144,18 @@ struct Sent {
 }
 
 /// Sends to a peer that does as told.
-async fn sent(request: Outgoing, op: &Op, act: impl AsyncFn(Far, u32, usize)) -> Sent {
+async fn sent(
+    request: Outgoing,
+    op: impl FnOnce() -> Op,
+    act: impl AsyncFn(Far, u32, usize),
+) -> Sent {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (forwarder, peer) = forwarder(listener.local_addr().unwrap().port());
     let requests = AtomicUsize::new(0);
+    // Its time begins once all is there.
+    let op = op();
     let outcome = tokio::select! {
-        outcome = forwarder.send(&peer, Epoch::FIRST, &request, op) => outcome,
+        outcome = forwarder.send(&peer, Epoch::FIRST, &request, &op) => outcome,
         () = take(listener, &requests, act) => unreachable!("it accepts for ever"),
     };
     let breaker = forwarder.breaker_state(&peer, op.clock.monotonic());
@@ -308,11 +314,10 @@ async fn half_an_answer(mut far: Far, stream: u32, _number: usize) {
 #[tokio::test]
 async fn a_read_that_is_answered_slowly_is_asked_once_and_trips_no_breaker() {
     for halfway in [false, true] {
-        let op = hasty();
         let sent = if halfway {
-            sent(request("GET", None), &op, half_an_answer).await
+            sent(request("GET", None), hasty, half_an_answer).await
         } else {
-            sent(request("GET", None), &op, silence).await
+            sent(request("GET", None), hasty, silence).await
         };
         let error = sent.outcome.err().expect("no answer");
         let slow = matches!(error, ForwardError::NoAnswer { source: HopError::TimedOut, .. });
@@ -323,7 +328,7 @@ async fn a_read_that_is_answered_slowly_is_asked_once_and_trips_no_breaker() {
 
 #[tokio::test]
 async fn a_write_that_is_answered_slowly_is_sent_again_and_trips_no_breaker() {
-    let sent = sent(request("POST", Some("key-1")), &hasty(), silence).await;
+    let sent = sent(request("POST", Some("key-1")), hasty, silence).await;
     let error = sent.outcome.err().expect("no answer");
     let slow = matches!(error, ForwardError::Unknown { source: HopError::TimedOut, .. });
     assert!(slow, "{error:?}");
@@ -341,7 +346,7 @@ async fn a_credential_refused_after_a_lost_answer_tells_nothing_of_the_write() {
             }
             silence(far, stream, number).await;
         };
-        let sent = sent(request("POST", Some("key-1")), &hasty(), refuse_the_second).await;
+        let sent = sent(request("POST", Some("key-1")), hasty, refuse_the_second).await;
         let error = sent.outcome.err().expect("not known");
         assert!(matches!(error, ForwardError::Unknown { .. }), "{error:?}");
         assert_eq!(sent.requests, 2);
@@ -359,7 +364,7 @@ async fn a_process_that_is_about_to_end_is_left_for_whoever_takes_its_place() {
         far.frame(DATA, END_STREAM, stream, b"0123456789").await;
         silence(far, stream, number).await;
     };
-    let sent = sent(request("POST", Some("key-1")), &op(), act).await;
+    let sent = sent(request("POST", Some("key-1")), op, act).await;
     let answer = sent.outcome.expect("an answer");
     assert_eq!((answer.status, sent.requests), (200, 2));
 }
