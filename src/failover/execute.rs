@@ -4,7 +4,7 @@
 use super::{
     ledger::Lost,
     observe::{Cluster, Failure, Sight, order},
-    plan::{Plan, Step},
+    plan::{Plan, Step, list},
     rejoin,
 };
 use crate::{
@@ -270,6 +270,13 @@ impl<'a> Run<'a> {
                         }
                     }
                     Ok(Promised::Outranked { epoch, region: by }) => {
+                        if epoch < wanted.epoch {
+                            return Err(Stopped::Refused(begun_meanwhile(
+                                region,
+                                epoch,
+                                by.as_ref(),
+                            )));
+                        }
                         let by = by.map_or_else(String::new, |by| format!(" to {by}"));
                         return Err(Stopped::Refused(format!(
                             "{region} has promised epoch {epoch}{by}: another move is under way; \
@@ -294,7 +301,7 @@ impl<'a> Run<'a> {
                 let left = if asked { told } else { told.max(self.term + self.term / 10) };
                 self.granted_until = Some(self.now() + left);
                 self.waits_for_others = !asked || quorum.before.len() > 1;
-                return Ok(names(&promised));
+                return Ok(list(&promised));
             }
             if self.now() > give_up {
                 let of = lacking.unwrap_or(&quorum.members);
@@ -328,7 +335,7 @@ impl<'a> Run<'a> {
                 }
                 // It is then as one that could not be read, which the plan must have allowed for.
                 Err(why)
-                    if *region != promise.region && (promise.planned || self.plan.accepts_loss) =>
+                    if *region != promise.region && (promise.planned || promise.accepts_loss) =>
                 {
                     told.push(format!("{region}: {why}"));
                 }
@@ -437,6 +444,12 @@ impl<'a> Run<'a> {
     }
 
     async fn promote(&mut self) -> Result<String, Stopped> {
+        if self.final_lsn.is_some() && !self.look(&self.plan.from).await?.read_only {
+            let from = &self.plan.from;
+            let why =
+                format!("the fence of {from} was lifted meanwhile; run the same command again");
+            return Err(Stopped::Failed(why));
+        }
         let promise = self.plan.promise.clone();
         let target = promise.region.clone();
         self.order(&target, Order::Promote { promise }, PROMOTION).await?;
@@ -522,7 +535,7 @@ impl<'a> Run<'a> {
                 }
             }
             if left.is_empty() {
-                return names(regions);
+                return list(regions);
             }
             if self.now() > give_up {
                 return format!("left to the keepers: {}", left.join(", "));
@@ -570,8 +583,14 @@ impl<'a> Run<'a> {
     }
 }
 
-fn names<'a>(regions: impl IntoIterator<Item = &'a Region>) -> String {
-    regions.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// What was looked at before it began says nothing of what it has acknowledged.
+fn begun_meanwhile(region: &Region, epoch: Epoch, of: Option<&Region>) -> String {
+    let of = of.map_or_else(String::new, |of| format!(" of {of}"));
+    format!(
+        "{region} knows of epoch {epoch}{of}, which this command has not found: look again with \
+         `godwit status`. If nothing of it can be reached, `godwit promote --accept-data-loss` gives \
+         up what it wrote"
+    )
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -18,7 +18,9 @@ use crate::{
         redis::{Redis, lease as notes},
     },
     topology::{
-        Own, PrimaryAt, Quarantine, Role, Snapshot, Topology, control::namesakes, lease::Grantor,
+        Own, PrimaryAt, Quarantine, Role, Snapshot, Topology,
+        control::namesakes,
+        lease::{Grantor, Record},
     },
     vocab::{Epoch, Lsn, Op, Region},
 };
@@ -38,6 +40,11 @@ struct Sight {
     held: Option<bool>,
     /// Regions that are being added; `None` while that is not known.
     welcome: Option<BTreeSet<Region>>,
+    /// Whether this region has promised no later epoch than the one it reigns in, by its own note: a
+    /// fence is not one of a move.
+    stays: bool,
+    /// Whether a later epoch is about to begin. What is left undone for long is not about to.
+    moving: bool,
     /// Whether the newest epoch has been known of for so long that who could hear of it has.
     settled: bool,
 }
@@ -66,8 +73,8 @@ pub struct KeeperLoop {
     upstreams: Upstreams,
     durability: Durability,
     term: Duration,
-    /// Since when no process of this region holds the lease.
-    unheld_since: Option<Instant>,
+    /// Since when no process of this region holds the lease of an epoch.
+    unheld_since: Option<(Epoch, Instant)>,
     /// The newest epoch heard of, and when first.
     newest: Option<(Epoch, Instant)>,
     /// Names that two standbys went by at the last look.
@@ -110,8 +117,10 @@ impl KeeperLoop {
         };
         // A cluster that starts, or a new epoch, has yet to get its first grants.
         let now = op.clock.monotonic();
-        self.unheld_since = self.unheld_since.or(Some(now)).filter(|_| held == Some(false));
-        let long = self.unheld_since.is_some_and(|since| now >= since + self.term);
+        let unheld = snapshot.reign().filter(|_| held == Some(false)).map(|epoch| (epoch, now));
+        let since = self.unheld_since.filter(|(epoch, _)| Some(*epoch) == snapshot.reign());
+        self.unheld_since = unheld.map(|unheld| since.unwrap_or(unheld));
+        let long = self.unheld_since.is_some_and(|(_, since)| now >= since + self.term);
         let held = held.filter(|held| *held || long);
         let highest = snapshot.epoch_highest().map(|epoch| (epoch, now));
         self.newest = self.newest.filter(|(kept, _)| Some(*kept) == snapshot.epoch_highest());
@@ -123,7 +132,19 @@ impl KeeperLoop {
             Some(epoch) => self.grantor.welcomed(&settings, epoch, op).await.ok(),
             None => None,
         };
-        Sight { snapshot, primary: self.topology.primary(), held, welcome, settled }
+        let stays = match snapshot.reign() {
+            Some(epoch) if held == Some(true) => self.stays(epoch, op).await,
+            _ => false,
+        };
+        let moving = snapshot.moving().is_some() && snapshot.awaits_a_primary(now);
+        let primary = self.topology.primary();
+        Sight { snapshot, primary, held, welcome, stays, moving, settled }
+    }
+
+    /// Asked of the note itself, which another process of this region may have just written.
+    async fn stays(&self, epoch: Epoch, op: &Op) -> bool {
+        let looked = self.grantor.look(op).await;
+        looked.is_ok_and(|(record, _)| stays(record.as_ref(), epoch))
     }
 
     /// A Redis that was restarted has lost its notes, and says nothing for a term.
@@ -178,6 +199,12 @@ impl KeeperLoop {
     }
 }
 
+/// Whether the note tells of no promise past `epoch`. Without a note that is not known.
+fn stays(note: Option<&Record>, epoch: Epoch) -> bool {
+    let promised = |note: &Record| note.promise.as_ref().map(|promise| promise.epoch);
+    note.is_some_and(|note| promised(note).is_none_or(|promised| promised <= epoch))
+}
+
 /// Whose slots an instance has, and how far each of those has come where that is known; and who has
 /// none. Pure.
 fn slots(
@@ -214,7 +241,7 @@ fn deeds(
     upstreams: &Upstreams,
     durability: Durability,
 ) -> Vec<Deed> {
-    let Sight { snapshot, primary, held, welcome, settled } = sight;
+    let Sight { snapshot, primary, held, welcome, stays, moving, settled } = sight;
     let mut deeds = Vec::new();
     if !row.in_recovery {
         let deposed = snapshot.apart() == Some(Quarantine::Deposed);
@@ -223,14 +250,10 @@ fn deeds(
             if !row.read_only && !fencing_off() {
                 deeds.push(Deed::Fence);
             }
-        } else if row.read_only
-            && snapshot.reign().is_some()
-            && *held == Some(true)
-            && snapshot.moving().is_none()
-        {
+        } else if row.read_only && snapshot.reign().is_some() && *held == Some(true) && *stays {
             deeds.push(Deed::Unfence);
         }
-        if snapshot.reign().is_some() && snapshot.moving().is_none() {
+        if snapshot.reign().is_some() && !*moving {
             let wanted = match durability {
                 Durability::Async => Vec::new(),
                 Durability::Quorum => counted(&row.standbys, snapshot),
@@ -244,7 +267,7 @@ fn deeds(
             deeds.push(Deed::Leave);
         }
     } else if let PrimaryAt::Peer(region, _) = primary
-        && snapshot.moving().is_none()
+        && !*moving
         && snapshot.apart().is_none()
         && upstreams.named(&row.conninfo).as_ref() != Some(region)
     {

@@ -3,7 +3,7 @@
 
 use super::{
     observe::Sight,
-    plan::{Move, Plan, plan_change},
+    plan::{Move, Plan, list, plan_change},
 };
 use crate::{
     config::Durability,
@@ -51,10 +51,6 @@ pub enum Planned {
     /// All is so already, in a sentence.
     Nothing(String),
     Plan(Box<Plan>),
-}
-
-fn list<'a>(regions: impl IntoIterator<Item = &'a Region>) -> String {
-    regions.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Plans the removal of regions from the cluster.

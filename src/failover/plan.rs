@@ -55,6 +55,11 @@ pub enum Step {
     Part { regions: Vec<Region> },
 }
 
+/// As people read them.
+pub(super) fn list<'a>(regions: impl IntoIterator<Item = &'a Region>) -> String {
+    regions.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The epoch to begin, and where.
@@ -67,17 +72,12 @@ pub struct Plan {
     /// Regions that an operator says will never answer again.
     pub gone: BTreeSet<Region>,
     pub steps: Vec<Step>,
-    /// A loss of acknowledged writes was accepted.
-    pub accepts_loss: bool,
     /// What whoever says yes should know.
     pub notes: Vec<String>,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |regions: &[Region]| {
-            regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
         match self {
             Self::Promise => f.write_str("promise: a majority grants no earlier epoch any more"),
             Self::Fence { region } => write!(f, "fence: {region} takes no more writes"),
@@ -153,7 +153,8 @@ pub(super) fn plan_change(
         return view.settled(how);
     }
     view.change_is_sound();
-    let promise = view.promise(how == Move::Switchover)?;
+    let mut promise = view.promise(how == Move::Switchover)?;
+    promise.accepts_loss = how == Move::Promote { accept_data_loss: true };
     let steps = match how {
         Move::Switchover if from == *target => view.in_place(),
         Move::Switchover => view.switchover(),
@@ -164,10 +165,9 @@ pub(super) fn plan_change(
         steps.push(Step::Part { regions: change.removed.iter().cloned().collect() });
     }
     let View { reasons, notes, .. } = view;
-    let accepts_loss = how == Move::Promote { accept_data_loss: true };
     if reasons.is_empty() {
         let gone = change.gone.clone();
-        Ok(Plan { promise, from, ends, counted, gone, steps, accepts_loss, notes })
+        Ok(Plan { promise, from, ends, counted, gone, steps, notes })
     } else {
         Err(reasons)
     }
@@ -340,10 +340,11 @@ impl View<'_> {
             planned: how == Move::Switchover,
             after: None,
             members: None,
+            accepts_loss: false,
         };
         let (from, ends, counted) = (self.from.clone(), self.ends, self.counted);
         let gone = BTreeSet::new();
-        Ok(Plan { promise, from, ends, counted, gone, steps, accepts_loss: false, notes })
+        Ok(Plan { promise, from, ends, counted, gone, steps, notes })
     }
 
     /// The promise that is under way for this target, or a new one.
@@ -365,7 +366,7 @@ impl View<'_> {
             Some(pending) if same(pending) => {
                 let epoch = pending.epoch;
                 self.notes.push(format!("goes on with the move to epoch {epoch}"));
-                return Ok(Promise { epoch, region, planned, after, members });
+                return Ok(Promise { epoch, region, planned, after, members, accepts_loss: false });
             }
             Some(pending) => self.notes.push(format!(
                 "takes over from an unfinished move to {} in epoch {}",
@@ -376,7 +377,7 @@ impl View<'_> {
         let Some(epoch) = self.sight.next_epoch() else {
             return Err(vec!["there are no more epochs".to_owned()]);
         };
-        Ok(Promise { epoch, region, planned, after, members })
+        Ok(Promise { epoch, region, planned, after, members, accepts_loss: false })
     }
 
     /// Standbys that are told to follow, the target aside.

@@ -64,9 +64,17 @@ pub struct Promise {
     /// Who counts in it; `None` from a program that knows of no members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Members>,
+    /// What an epoch wrote that may have begun since `after` is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepts_loss: bool,
 }
 
 impl Promise {
+    /// Whether `epoch` may have acknowledged what who promotes knows nothing of.
+    fn passes_over(&self, epoch: Epoch) -> bool {
+        !self.accepts_loss && self.after.is_some_and(|after| after < epoch) && epoch < self.epoch
+    }
+
     /// Whether the two are of one move. What either does not tell, by an older program, is no
     /// difference.
     #[must_use]
@@ -305,6 +313,13 @@ pub fn judge_promise(
     {
         Promised::Outranked { epoch, region: Some(region.clone()) }
     } else if let Some(heard) = known.heard.filter(|heard| *heard >= wanted.epoch && !again) {
+        Promised::Outranked { epoch: heard, region: None }
+    } else if let Some((epoch, region)) = granted
+        && wanted.passes_over(epoch)
+    {
+        // A plan made before that epoch began: of what it has acknowledged the target need have nothing.
+        Promised::Outranked { epoch, region: Some(region.clone()) }
+    } else if let Some(heard) = known.heard.filter(|heard| wanted.passes_over(*heard)) {
         Promised::Outranked { epoch: heard, region: None }
     } else if record.quiet_until_ms > now_ms {
         Promised::Quiet { left_ms: record.quiet_until_ms - now_ms }

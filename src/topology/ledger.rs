@@ -88,6 +88,7 @@ mod tests {
             planned: true,
             after: None,
             members: None,
+            accepts_loss: false,
         };
         same(&Order::Fence { promise });
         let record = JournalRecord {

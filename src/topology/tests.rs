@@ -181,6 +181,7 @@ fn a_promise_of_an_epoch_to_come_tells_that_the_primary_moves() {
         planned: true,
         after: None,
         members: None,
+        accepts_loss: false,
     };
     let mut told = peer(Role::Primary, 5, &[(1, 0)], clock.monotonic());
     told.report.as_mut().unwrap().promise = Some(promise.clone());
@@ -267,8 +268,14 @@ async fn what_a_replica_has_of_an_epoch_that_has_not_begun_is_not_told() {
     clock.advance(Duration::from_millis(1));
     assert!(topology.is_of_its_epoch(deadline).await);
     let epoch = Epoch::new(2).unwrap();
-    let promise =
-        Promise { epoch, region: region("us-east-1"), planned: false, after: None, members: None };
+    let promise = Promise {
+        epoch,
+        region: region("us-east-1"),
+        planned: false,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    };
     topology.publish_promise(Some(promise));
     assert!(!topology.is_of_its_epoch(deadline).await, "an old look is none");
     topology.publish_own(Some(replica(6, false)));

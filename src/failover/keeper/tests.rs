@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     config::{LeaseConfig, testing},
-    topology::{Lease, Own, Role, lease::Promise},
+    topology::{
+        Lease, Own, Role,
+        lease::{Promise, Record},
+    },
     vocab::{Clock as _, EpochHistory, EpochStart, clock::ManualClock},
 };
 
@@ -72,6 +75,8 @@ fn reigning() -> (Sight, InstanceRow) {
         primary: PrimaryAt::Here(Epoch::FIRST),
         held: Some(true),
         welcome: Some(BTreeSet::new()),
+        stays: true,
+        moving: false,
         settled: false,
     };
     (sight, row)
@@ -93,12 +98,31 @@ fn a_primary_is_fenced_when_its_region_holds_no_lease_and_only_when_that_is_know
     assert_eq!(lacks(&sight, &row), []);
     sight.held = Some(true);
     assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
+    // Another region's promise is not this one's: a move that only a minority knows of keeps no fence.
+    sight.moving = true;
+    assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
     // Fenced for a move, it stays so.
-    let epoch = Epoch::new(2).unwrap();
-    let promise =
-        Promise { epoch, region: at("eu-west-1"), planned: true, after: None, members: None };
-    sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
+    sight.stays = false;
     assert_eq!(lacks(&sight, &row), []);
+}
+
+#[test]
+fn a_fence_is_a_moves_unless_this_regions_note_says_that_it_promised_none() {
+    let note = |promise: Option<u32>| Record {
+        promise: promise.map(|epoch| Promise {
+            epoch: Epoch::new(epoch).unwrap(),
+            region: at("eu-west-1"),
+            planned: true,
+            after: None,
+            members: None,
+            accepts_loss: false,
+        }),
+        ..Record::default()
+    };
+    assert!(stays(Some(&note(None)), Epoch::FIRST));
+    assert!(stays(Some(&note(Some(1))), Epoch::FIRST));
+    assert!(!stays(Some(&note(Some(2))), Epoch::FIRST));
+    assert!(!stays(None, Epoch::FIRST));
 }
 
 #[test]
@@ -158,12 +182,9 @@ fn a_replica_follows_the_primary_unless_it_moves() {
     assert_eq!(lacks(&sight, &row), []);
     // Told to receive from nobody while the primary moves.
     row.conninfo = String::new();
-    let epoch = Epoch::new(2).unwrap();
-    let promise =
-        Promise { epoch, region: at("ap-south-1"), planned: false, after: None, members: None };
-    sight.snapshot.move_heard = Some((promise, ManualClock::new().monotonic()));
+    sight.moving = true;
     assert_eq!(lacks(&sight, &row), []);
-    sight.snapshot.move_heard = None;
+    sight.moving = false;
     assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
     sight.primary = PrimaryAt::Unknown;
     assert_eq!(lacks(&sight, &row), []);

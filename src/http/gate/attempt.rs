@@ -18,6 +18,10 @@ use actix_web::{
     middleware::Next,
     web::Bytes,
 };
+use std::time::Duration;
+
+/// Between two looks at a write that is under way.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What is kept of a request for as long as it may have to be carried out once more.
 pub(super) struct Held {
@@ -55,6 +59,7 @@ pub(super) async fn carry_out(
             if hold::ends(app, state).is_none_or(|end| end <= app.clock.monotonic()) {
                 return Ok(response.error_response(unknown_of(state)));
             }
+            tokio::time::sleep(AGAIN_AFTER).await;
             (response, true)
         } else {
             match after(app, route, state, &held, response).await {

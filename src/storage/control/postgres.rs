@@ -178,9 +178,14 @@ impl Postgres {
         }
         self.set(&[("primary_conninfo", Some(""))]).await?;
         let pool = self.pool()?;
-        self.settle("its receiver ends", || async {
+        // One that has been started since it last received knows only what it has replayed of its own
+        // log: how far that goes is known once it has come to its end, and waits for more.
+        self.settle("its receiver ends, and its own log is replayed", || async {
             let query = sqlx::query_scalar!(
-                r#"SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver) AS "ended!""#
+                r#"SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)
+                    AND (pg_last_wal_receive_lsn() IS NOT NULL OR EXISTS (
+                        SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event IN
+                            ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))) AS "ended!""#
             );
             Ok(bounded(query.fetch_one(pool)).await?)
         })
@@ -329,7 +334,8 @@ impl Postgres {
         let pool = self.pool()?;
         let standby = self.in_recovery().await?;
         let slots = sqlx::query!(
-            r#"SELECT slot_name::text AS "name!", active AS "active!", restart_lsn::text AS restart
+            r#"SELECT slot_name::text AS "name!", active AS "active!", restart_lsn::text AS restart,
+                wal_status IS NOT DISTINCT FROM 'lost' AS "lost!"
             FROM pg_replication_slots WHERE slot_type = 'physical'"#
         );
         let slots = bounded(slots.fetch_all(pool)).await?;
@@ -346,6 +352,21 @@ impl Postgres {
                 continue;
             };
             let kept = parsed(slot.restart.as_deref())?;
+            if slot.lost && !slot.active {
+                // Who is that far behind is copied anew, and needs one that keeps what comes then.
+                let drop = sqlx::query_scalar!(
+                    r#"SELECT 1 AS "one!" FROM pg_drop_replication_slot($1::text::name)"#,
+                    name
+                );
+                bounded(drop.fetch_one(pool)).await?;
+                let make = sqlx::query_scalar!(
+                    r#"SELECT 1 AS "one!" FROM pg_create_physical_replication_slot($1::text::name, true)"#,
+                    name
+                );
+                bounded(make.fetch_one(pool)).await?;
+                changed += 1;
+                continue;
+            }
             if let Some(come_to) = come_to
                 && standby
                 && !slot.active

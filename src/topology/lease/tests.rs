@@ -40,8 +40,43 @@ fn promised(found: &Found, of: u32, by: usize, known: Known) -> Promised {
         planned: false,
         after: None,
         members: None,
+        accepts_loss: false,
     };
     judge_promise(found, &wanted, known, 3_000).0
+}
+
+#[test]
+fn a_plan_made_before_an_epoch_began_does_not_pass_over_it() {
+    let mut wanted = Promise {
+        epoch: epoch(3),
+        region: region(0),
+        planned: true,
+        after: Some(epoch(1)),
+        members: None,
+        accepts_loss: false,
+    };
+    let grant = |of| Some(Grant { epoch: epoch(of), region: region(1), until_ms: 900 });
+    let granted = |of| Found {
+        instance: "one".into(),
+        now_ms: 1_000,
+        record: Some(Record { instance: "one".into(), grant: grant(of), ..Record::default() }),
+    };
+    let knows = |of| Known { written: Some(epoch(of)), heard: Some(epoch(of)) };
+    let asked = |found: &Found, wanted: &Promise, known| judge_promise(found, wanted, known, 3_000);
+    let is_outranked = |of, known, wanted: &Promise| match asked(&granted(of), wanted, known) {
+        (Promised::Outranked { epoch: by, .. }, None) => by == epoch(2),
+        (Promised::Outranked { .. }, Some(_)) => panic!("noted all the same"),
+        _ => false,
+    };
+    assert!(!is_outranked(1, knows(1), &wanted));
+    // It was granted here, or is heard of.
+    assert!(is_outranked(2, knows(1), &wanted));
+    assert!(is_outranked(1, knows(2), &wanted));
+    // Known to who promotes, or given up.
+    let informed = Promise { after: Some(epoch(2)), ..wanted.clone() };
+    assert!(!is_outranked(2, knows(2), &informed));
+    wanted.accepts_loss = true;
+    assert!(!is_outranked(2, knows(2), &wanted));
 }
 
 #[test]
@@ -72,8 +107,14 @@ fn refusals_say_why_and_for_how_long() {
 fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
     let held = found(10_000, Some(noted(1, 0, 12_000)));
     assert_eq!(promised(&held, 2, 1, knows(1)), yes(2_000));
-    let wanted =
-        Promise { epoch: epoch(2), region: region(1), planned: true, after: None, members: None };
+    let wanted = Promise {
+        epoch: epoch(2),
+        region: region(1),
+        planned: true,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    };
     let (_, record) = judge_promise(&held, &wanted, knows(1), 3_000);
     let after = found(10_500, record);
     assert_eq!(verdict(&after, 1, 0, knows(1)), Verdict::Outranked { epoch: epoch(2) });
@@ -97,8 +138,14 @@ fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
 fn a_grant_is_released_only_once_a_later_epoch_is_promised() {
     let held = found(10_000, Some(noted(1, 0, 12_000)));
     assert_eq!(release(&held, epoch(1), 3_000), None);
-    let wanted =
-        Promise { epoch: epoch(2), region: region(1), planned: true, after: None, members: None };
+    let wanted = Promise {
+        epoch: epoch(2),
+        region: region(1),
+        planned: true,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    };
     let (_, record) = judge_promise(&held, &wanted, knows(1), 3_000);
     let promised = found(10_000, record);
     assert_eq!(release(&promised, epoch(2), 3_000), None);

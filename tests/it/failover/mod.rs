@@ -238,6 +238,20 @@ fn refused_kindly<'a>(shots: impl IntoIterator<Item = &'a Shot>) -> anyhow::Resu
     Ok(())
 }
 
+/// Demands that no write failed that was under way in any of these spans. At other times the lease may
+/// have run out, on a machine that has other things to do: each of those was told to come back.
+fn none_fails(
+    shots: &[Shot],
+    spans: impl IntoIterator<Item = (Instant, Instant)>,
+) -> anyhow::Result<()> {
+    for (began, ended) in spans {
+        let met = |shot: &&Shot| shot.began <= ended && shot.ended >= began;
+        let failed: Vec<_> = shots.iter().filter(met).filter(|one| !one.acknowledged()).collect();
+        ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
+    }
+    refused_kindly(shots)
+}
+
 /// The keys of a collection's items, as the primary tells them.
 async fn there(
     cluster: &Cluster,

@@ -1,14 +1,15 @@
 //! One move after another, planned and not: what it costs, what is lost, and who is told.
 
 use super::{
-    LIST, Shot, TERM, Writing, command, equal, now, readiness, refused, reigns, rejoin, report,
-    said, since, slots, sql, target, told_the_truth, write,
+    LIST, Shot, TERM, Writing, command, equal, none_fails, now, readiness, refused, reigns, rejoin,
+    report, said, since, slots, sql, target, told_the_truth, write,
 };
 use crate::{
     client::Caller,
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
 };
 use anyhow::{Context as _, anyhow, ensure};
+use futures_util::future::try_join_all;
 use godwit::{lab::Spec, vocab::Lsn};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
@@ -84,8 +85,7 @@ pub async fn around_the_world_and_back_no_write_fails() -> anyhow::Result<()> {
             }
             let collection = writing.collection.clone();
             let shots = writing.end().await;
-            let failed: Vec<&Shot> = shots.iter().filter(|shot| !shot.acknowledged()).collect();
-            ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
+            none_fails(&shots, spans.iter().map(|(_, from, end)| (*from, *end)))?;
             for (to, from, end) in spans {
                 let longest = longest(&shots, from, end);
                 eprintln!("switchover to {to}: {:?}, longest write {longest:?}", end - from);
@@ -201,12 +201,12 @@ async fn doomed(cluster: &Cluster) -> anyhow::Result<Vec<(Caller, String)>> {
         cluster.lab.cut(&region(US), &region(far))?;
     }
     let cut_at = now();
-    let mut made = Vec::new();
-    for _ in 0..3 {
+    let create = async || {
         let mut caller = cluster.caller();
         let item = caller.create(US, "doomed", &json!({})).await?.wants(201)?;
-        made.push((caller, item.id()?));
-    }
+        anyhow::Ok((caller, item.id()?))
+    };
+    let made = try_join_all((0..3).map(|_| create())).await?;
     ensure!(since(cut_at) < TERM, "too slow a machine: {:?}", since(cut_at));
     Ok(made)
 }

@@ -1,9 +1,9 @@
 //! Regions are removed from the cluster, and added to it again.
 
 use super::{
-    Shot, TERM, Writing, command, equal, fenced, killed_after, now, readiness, ready, refused,
-    refused_kindly, reigns, report, said, since, slots, slots_of, sql, target, told_the_truth,
-    until,
+    Shot, TERM, Writing, command, equal, fenced, killed_after, none_fails, now, readiness, ready,
+    refused, refused_kindly, reigns, report, said, since, slots, slots_of, sql, target,
+    told_the_truth, until,
 };
 use crate::harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually};
 use anyhow::{Context as _, ensure};
@@ -112,15 +112,17 @@ pub async fn one_region_goes_on_without_two_that_are_gone_and_they_are_added_aga
             }
             writing.goes_on(EU, now()).await?;
             slots_of(cluster, EU, &[]).await?;
+            let mut spans = Vec::new();
             for (name, epoch) in [(US, 3), (AP, 4)] {
+                let began = now();
                 let added = cluster.command(&["region", "add", name, "--yes"]).await?;
                 ensure!(added["epoch"] == epoch, "{added}");
                 eprintln!("{name} added: {}", added["notes"]);
                 ready(cluster, name).await?;
+                spans.push((began, now()));
             }
             let shots = writing.end().await;
-            let failed: Vec<_> = shots.iter().filter(|shot| !shot.acknowledged()).collect();
-            ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
+            none_fails(&shots, spans)?;
             members_are(cluster, &REGIONS).await?;
             reigns(cluster, EU, 4, &REGIONS).await?;
             equal(cluster).await?;
@@ -185,14 +187,7 @@ pub async fn a_replica_is_removed_and_added_again_and_no_write_fails() -> anyhow
             members_are(cluster, &REGIONS).await?;
             let collection = writing.collection.clone();
             let shots = writing.end().await;
-            // At other times the lease may have run out, on a machine that has other things to do.
-            let met = |shot: &Shot| {
-                changes.iter().any(|(began, ended)| shot.began <= *ended && shot.ended >= *began)
-            };
-            let failed: Vec<_> =
-                shots.iter().filter(|shot| met(shot) && !shot.acknowledged()).collect();
-            ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
-            refused_kindly(&shots)?;
+            none_fails(&shots, changes)?;
             told_the_truth(cluster, US, &collection, &shots).await?;
             let longest = shots.iter().map(Shot::took).max().unwrap_or_default();
             eprintln!("removed and added: {} writes, the longest {longest:?}", shots.len());

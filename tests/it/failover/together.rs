@@ -7,7 +7,7 @@ use super::{
 use crate::harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually};
 use anyhow::{Context as _, ensure};
 use godwit::lab::Spec;
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 const PACE: Duration = Duration::from_millis(200);
 
@@ -35,7 +35,8 @@ async fn settled(cluster: &Cluster) -> anyhow::Result<(String, u64)> {
 pub async fn two_people_at_once_leave_one_primary() -> anyhow::Result<()> {
     harness::own(
         "together",
-        |_: &mut Spec| {},
+        // Each has a neighbour, whose keeper must leave the fence of a move alone.
+        |spec: &mut Spec| spec.processes = NonZeroU8::MIN.saturating_add(1),
         async |cluster| {
             let writing = Writing::everywhere(cluster, &REGIONS, 2, PACE);
             for name in REGIONS {

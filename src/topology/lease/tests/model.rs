@@ -313,6 +313,8 @@ impl World {
             planned: false,
             after: Some(after),
             members: Some(members.clone()),
+            // At most one epoch holds the lease whatever a plan has heard of.
+            accepts_loss: true,
         };
         Some((promise, Quorum { members, before, gone }))
     }
