@@ -4,7 +4,7 @@
 //! of an operator's work is in the same list as all else.
 
 use crate::{
-    config::Config,
+    config::{Config, DatabaseConfig},
     domain::{
         api_keys::{self, DAYS, Draft, NAME_CHARS_MAX},
         tenants,
@@ -69,7 +69,9 @@ impl Operator {
     /// # Errors
     /// When the database does not answer, has no schema yet, or is a standby.
     pub async fn connect(config: &Config, op: Op) -> anyhow::Result<Self> {
-        let global = Global::connect(&config.database)?;
+        // A new cluster's first tenant is made before any process is there that has commits wait.
+        let database = DatabaseConfig { waits: false, ..config.database.clone() };
+        let global = Global::connect(&database)?;
         let position = position(&global).await.with_context(|| {
             format!("the database of {} cannot be used (has `godwit migrate` run?)", config.region)
         })?;

@@ -34,6 +34,10 @@ pub struct DatabaseConfig {
     pub write_connections_max: Option<u32>,
     #[serde(default = "default_read_connections_max")]
     pub read_connections_max: u32,
+    /// Whether a write is refused while the database's commits wait for no other region: of the
+    /// `durability`, not a setting of its own.
+    #[serde(skip)]
+    pub waits: bool,
     /// Longest wait for a pooled connection before the request is refused.
     #[serde(default = "default_acquire_ms_max")]
     pub acquire_ms_max: u64,
@@ -68,8 +72,9 @@ fn default_position_wait_ms() -> u64 {
 }
 
 impl DatabaseConfig {
-    /// Unless set, enough for the durability that is.
+    /// Unless set, enough connections for the durability that is.
     pub(super) fn suit(&mut self, durability: Durability) {
+        self.waits = durability == Durability::Quorum;
         self.write_connections_max.get_or_insert(match durability {
             Durability::Async => WRITE_CONNECTIONS,
             Durability::Quorum => 4 * WRITE_CONNECTIONS,

@@ -388,7 +388,9 @@ impl<'a> Run<'a> {
             if reaches >= wanted {
                 return Ok(format!("{target} has {reaches}"));
             }
-            if !instance.receiving && self.now() >= attach_at {
+            // A move that this one has overtaken may just have told it to follow its own target.
+            let strays = !instance.receiving || instance.follows.as_ref() != Some(&self.plan.from);
+            if strays && self.now() >= attach_at {
                 self.attach(target).await?;
                 attach_at = self.now() + Duration::from_secs(1);
             }

@@ -66,6 +66,8 @@ pub struct Global {
     write: PgPool,
     read: PgPool,
     watch: PgPool,
+    /// Whether a write is refused where commits wait for nobody.
+    waits: bool,
     /// A pooled read's whole time: a connection, then the statement.
     read_ms_max: Duration,
 }
@@ -98,7 +100,7 @@ impl Global {
             // Not read-only by its own word, so that it sees whether the instance is.
             .connect_lazy_with(options(config, &config.read_url, false)?);
         let read_ms_max = acquire + Duration::from_millis(config.statement_ms_max);
-        Ok(Self { write, read, watch, read_ms_max })
+        Ok(Self { write, read, watch, waits: config.waits, read_ms_max })
     }
 
     #[must_use]

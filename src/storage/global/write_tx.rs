@@ -38,6 +38,8 @@ pub struct WriteTx {
     failed: bool,
     /// The epoch has been checked inside this transaction.
     checked: bool,
+    /// It is refused where its commit would wait for no other region.
+    waits: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +71,9 @@ impl WriteTx {
         let mut failure = StorageError::Timeout;
         for _ in 0..attempts {
             let connection = global.write.acquire().await?;
-            let (op, state) = (op.clone(), State::Busy);
-            let mut tx = Self { connection, epoch, op, state, failed: false, checked: false };
+            let (op, state, waits) = (op.clone(), State::Busy, global.waits);
+            let mut tx =
+                Self { connection, epoch, op, state, failed: false, checked: false, waits };
             // Plain BEGIN: asking for READ WRITE would step over a fence.
             let begin = if insert_position() { BEGIN_TOO_EARLY } else { "BEGIN" };
             match sqlx::raw_sql(begin).execute(&mut *tx.connection).await {
@@ -112,10 +115,14 @@ impl WriteTx {
         key: &IdempotencyKey,
         digest: &[u8; 32],
     ) -> Result<Claim, StorageError> {
+        let waits = self.waits;
         let (connection, bound) = self.statement();
         let query = sqlx::query!(
             r#"SELECT
                 pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+                    OR $3::boolean AND current_setting('synchronous_standby_names') = ''
+                        AND (SELECT cardinality(members) FROM cluster_epoch
+                            ORDER BY epoch DESC LIMIT 1) IS DISTINCT FROM 1
                     AS "read_only!",
                 (SELECT max(epoch) FROM cluster_epoch) AS epoch,
                 pg_try_advisory_xact_lock(hashtextextended($1::uuid::text || $2, 0)) AS "taken!",
@@ -126,6 +133,7 @@ impl WriteTx {
             LEFT JOIN write_journal AS j ON j.tenant_id = $1 AND j.key = $2"#,
             scope.tenant().as_uuid(),
             key.as_str(),
+            waits,
         );
         let outcome = bounded(bound, query.fetch_one(connection)).await;
         let row = self.ended(outcome)?;
@@ -238,12 +246,17 @@ impl WriteTx {
         if self.checked {
             return Ok(());
         }
+        let waits = self.waits;
         let (connection, bound) = self.statement();
         let query = sqlx::query!(
             r#"SELECT
                 pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+                    OR $1::boolean AND current_setting('synchronous_standby_names') = ''
+                        AND (SELECT cardinality(members) FROM cluster_epoch
+                            ORDER BY epoch DESC LIMIT 1) IS DISTINCT FROM 1
                     AS "read_only!",
-                (SELECT max(epoch) FROM cluster_epoch) AS epoch"#
+                (SELECT max(epoch) FROM cluster_epoch) AS epoch"#,
+            waits
         );
         let outcome = bounded(bound, query.fetch_one(connection)).await;
         let row = self.ended(outcome)?;

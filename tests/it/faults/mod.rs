@@ -51,6 +51,7 @@ pub fn trials() -> Vec<Trial> {
         run_alone breaker::{it_opens_is_told_and_closes_soon_after_the_link_heals}
         run quorum::{
             a_write_that_no_second_region_has_is_not_acknowledged,
+            a_write_is_refused_where_commits_wait_for_nobody,
             a_revocation_that_no_second_region_has_is_not_acknowledged,
         }
         run_alone quorum::{what_a_replica_has_shown_the_primary_shows_too}

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use godwit::lab::{Durability, Spec, Target, Wan};
 use reqwest::Method;
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -54,6 +55,42 @@ pub async fn a_write_that_no_second_region_has_is_not_acknowledged() -> anyhow::
         let mut caller = cluster.caller();
         let items = caller.items(US, COLLECTION, "").await?;
         ensure!(items.len() == 3, "{items:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// What the settings promise is not taken for what the database does.
+pub async fn a_write_is_refused_where_commits_wait_for_nobody() -> anyhow::Result<()> {
+    harness::own("unwaiting", shape, async |cluster| {
+        let mut database = sqlx::PgConnection::connect(&cluster.region(US).global_db).await?;
+        create(cluster, "waits").await?.wants(201)?;
+        // Else the region's keeper sets it right.
+        for statement in [
+            "REVOKE ALTER SYSTEM ON PARAMETER synchronous_standby_names FROM godwit_control",
+            "ALTER SYSTEM SET synchronous_standby_names = ''",
+            "SELECT pg_reload_conf()",
+        ] {
+            database.execute(statement).await?;
+        }
+        eventually("a refusal", SOON, async || {
+            let answer = create(cluster, "alone").await.map_err(|error| format!("{error:#}"))?;
+            match answer.status {
+                503 if answer.problem() != "outcome-unknown" => Ok(()),
+                _ => Err(answer.to_string()),
+            }
+        })
+        .await?;
+        let refused = create(cluster, "later").await?.wants(503)?;
+        ensure!(refused.problem() != "outcome-unknown", "{refused}");
+        let give = "GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO godwit_control";
+        database.execute(give).await?;
+        let made = eventually("a write again", SOON, async || {
+            let answer = create(cluster, "later").await.map_err(|error| format!("{error:#}"))?;
+            if answer.status == 201 { Ok(answer) } else { Err(answer.to_string()) }
+        });
+        let made = made.await?;
+        ensure!(made.header("idempotency-replayed").is_none(), "it had an effect before: {made}");
         Ok(())
     })
     .await
