@@ -388,10 +388,10 @@ impl<'a> Run<'a> {
             if reaches >= wanted {
                 return Ok(format!("{target} has {reaches}"));
             }
-            // A move that this one has overtaken may just have told it to follow its own target.
+            // A move that this one has overtaken may have detached it, or told it to follow another.
             let strays = !instance.receiving || instance.follows.as_ref() != Some(&self.plan.from);
             if strays && self.now() >= attach_at {
-                self.attach(target).await?;
+                self.order(target, self.to_follow(&self.plan.from), SOON).await?;
                 attach_at = self.now() + Duration::from_secs(1);
             }
             if self.now() > give_up {
@@ -405,17 +405,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Another move that this one has overtaken may have detached its target. The other way round it
-    /// is not ours to attach: so its promise is asked for again first.
-    async fn attach(&self, target: &Region) -> Result<(), Stopped> {
-        let again = Question::Promise(self.plan.promise.clone());
-        let answer = self.asker(target)?.ask(again, SOON, self.op).await;
-        if let Ok(Answer::Promise(Promised::Outranked { epoch, .. })) = answer {
-            let why = format!("{target} has promised epoch {epoch}: another move has overtaken");
-            return Err(Stopped::Refused(format!("{why}; look again with `godwit status`")));
-        }
-        let order = Order::Follow { region: self.plan.from.clone() };
-        self.order(target, order, SOON).await.map(drop)
+    fn to_follow(&self, region: &Region) -> Order {
+        Order::Follow { region: region.clone(), promise: Some(self.plan.promise.clone()) }
     }
 
     /// Best effort: a region that does not hear it waits its grant out.
@@ -477,8 +468,7 @@ impl<'a> Run<'a> {
     async fn follow(&self, regions: &[Region]) -> String {
         let primary = &self.plan.promise.region;
         let told = regions.iter().map(async |region| {
-            let order = Order::Follow { region: primary.clone() };
-            match self.order(region, order, SOON).await {
+            match self.order(region, self.to_follow(primary), SOON).await {
                 Ok(_) => Ok(region.to_string()),
                 Err(why) => Err(format!("{region} will by itself ({why})")),
             }

@@ -178,7 +178,10 @@ impl RegionAnswers {
                 };
                 Ok(Outcome::At { lsn: control.begin(&beginning).await? })
             }
-            Order::Follow { region } => {
+            Order::Follow { region, promise } => {
+                if let Some(promise) = promise {
+                    self.not_overtaken(&promise, op).await?;
+                }
                 control.follow(&self.upstreams.of(&region)?).await.map(done)
             }
             Order::Welcome { region, epoch, span_ms } => {
@@ -205,14 +208,32 @@ impl RegionAnswers {
         if kept.as_ref() == Some(promise) {
             return Ok(());
         }
-        let why = match kept {
-            Some(kept) => format!(
-                "{} has promised epoch {} to {} since",
-                self.region, kept.epoch, kept.region
-            ),
-            None => format!("{} has forgotten the promise: run the command again", self.region),
-        };
-        Err(ControlError::Refused(why))
+        Err(kept.map_or_else(
+            || {
+                let why =
+                    format!("{} has forgotten the promise: run the command again", self.region);
+                ControlError::Refused(why)
+            },
+            |kept| self.has_promised(&kept),
+        ))
+    }
+
+    /// Refuses an order of a promotion that another has overtaken.
+    async fn not_overtaken(&self, promise: &Promise, op: &Op) -> Result<(), ControlError> {
+        let (record, _) = self.grantor.look(op).await?;
+        let kept = record.and_then(|record| record.promise);
+        match kept.filter(|kept| kept.epoch > promise.epoch) {
+            Some(later) => Err(self.has_promised(&later)),
+            None => Ok(()),
+        }
+    }
+
+    fn has_promised(&self, kept: &Promise) -> ControlError {
+        let Promise { epoch, region, .. } = kept;
+        ControlError::Refused(format!(
+            "{} has promised epoch {epoch} to {region} since",
+            self.region
+        ))
     }
 
     fn ours(&self, promise: &Promise) -> Result<(), ControlError> {

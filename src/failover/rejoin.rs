@@ -107,7 +107,8 @@ pub async fn go_back(
     let told = match stands {
         Standing::Follows => "it follows already".to_owned(),
         Standing::Strayed => {
-            order(&asker, Order::Follow { region: primary.clone() }, SOON, op).await?;
+            let follow = Order::Follow { region: primary.clone(), promise: None };
+            order(&asker, follow, SOON, op).await?;
             "it follows again".to_owned()
         }
         Standing::Diverged | Standing::Down => {

@@ -35,9 +35,11 @@ pub enum Order {
     Begin {
         promise: Promise,
     },
-    /// Follow that region.
+    /// Follow that region; as part of a move, unless a later one has been promised since.
     Follow {
         region: Region,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        promise: Option<Promise>,
     },
     /// That region is being added, for so long and until another epoch begins: its slot is kept, and
     /// it is not left alone.
