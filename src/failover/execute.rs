@@ -333,6 +333,8 @@ impl<'a> Run<'a> {
                     told.push(format!("{region} at {lsn}"));
                     positions.push((region, lsn));
                 }
+                // Promised to another, it would go on past where the epoch begins.
+                Err(why @ Stopped::Refused(_)) => return Err(why),
                 // It is then as one that could not be read, which the plan must have allowed for.
                 Err(why)
                     if *region != promise.region && (promise.planned || promise.accepts_loss) =>
