@@ -33,7 +33,8 @@ fn structs() -> BTreeMap<String, Vec<Field>> {
         for item in syn::parse_file(&text).unwrap().items {
             let Item::Struct(item) = item else { continue };
             let Fields::Named(fields) = item.fields else { continue };
-            let fields = fields.named.iter().map(|field| Field {
+            let read = fields.named.iter().filter(|field| !is_skipped(&field.attrs));
+            let fields = read.map(|field| Field {
                 name: field.ident.as_ref().unwrap().to_string(),
                 types: types(&field.ty),
                 comment: comment(&field.attrs),
@@ -42,6 +43,14 @@ fn structs() -> BTreeMap<String, Vec<Field>> {
         }
     }
     structs
+}
+
+/// Set by us, not by settings.
+fn is_skipped(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("serde") => list.tokens.to_string() == "skip",
+        _ => false,
+    })
 }
 
 fn types(of: &Type) -> Vec<String> {
