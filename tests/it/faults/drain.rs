@@ -24,14 +24,18 @@ use std::time::Duration;
 
 /// Under way at once when the signal comes.
 const UNDER_WAY: usize = 8;
+/// Looks in a row at which as many are under way.
+const STEADY: usize = 5;
 /// The laboratory's drain, and room for a busy machine.
 const GONE: Duration = Duration::from_secs(6);
 
 async fn under_way(http: &reqwest::Client, ops: &str, wanted: usize) -> anyhow::Result<()> {
+    let mut looks = 0;
     eventually("requests under way", SOON, async || {
-        // The question is one of them.
+        // The question is one of them. So is a peer's, which is soon answered.
         let count = in_flight(http, ops).await.map_err(|error| error.to_string())?;
-        if count > wanted { Ok(()) } else { Err(count.to_string()) }
+        looks = if count > wanted { looks + 1 } else { 0 };
+        if looks == STEADY { Ok(()) } else { Err(count.to_string()) }
     })
     .await
 }
