@@ -204,7 +204,8 @@ fn take_over(app: &Arc<App>) -> anyhow::Result<()> {
     let app = Arc::clone(app);
     app.loops.clone().start(AutomaticLoop::schedule(), Activator::new(), move || {
         let (topology, config) = (app.topology.clone(), app.config.failover.clone());
-        AutomaticLoop::new(topology, Arc::clone(&cluster), config)
+        let term = Duration::from_millis(app.config.lease.term_ms);
+        AutomaticLoop::new(topology, Arc::clone(&cluster), config, term)
     });
     Ok(())
 }

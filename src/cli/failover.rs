@@ -173,8 +173,8 @@ impl How {
         sight: &Sight,
         plan: &Plan,
     ) -> anyhow::Result<Report> {
-        let run = Run::new(&hand.cluster, sight, plan, hand.agent_max, &hand.op);
-        let run = run.with_term(Duration::from_millis(hand.config.lease.term_ms));
+        let term = Duration::from_millis(hand.config.lease.term_ms);
+        let run = Run::new(&hand.cluster, sight, plan, hand.agent_max, term, &hand.op);
         run.carry_out(|progress| self.tell(progress)).await.map_err(told)
     }
 

@@ -23,15 +23,21 @@ pub struct AutomaticLoop {
     topology: Topology,
     cluster: Arc<Cluster>,
     config: FailoverConfig,
+    term: Duration,
     /// Since when this process knows of no primary.
     missed_since: Option<Instant>,
 }
 
 impl AutomaticLoop {
     #[must_use]
-    pub fn new(topology: Topology, cluster: Arc<Cluster>, config: FailoverConfig) -> Self {
+    pub fn new(
+        topology: Topology,
+        cluster: Arc<Cluster>,
+        config: FailoverConfig,
+        term: Duration,
+    ) -> Self {
         let region = topology.look(|snapshot| snapshot.region.clone());
-        Self { region, topology, cluster, config, missed_since: None }
+        Self { region, topology, cluster, config, term, missed_since: None }
     }
 
     #[must_use]
@@ -100,7 +106,7 @@ impl Loop for AutomaticLoop {
         };
         tracing::warn!(epoch = planned.promise.epoch.get(), "taking over: the primary is gone");
         let agent_max = Duration::from_secs(self.config.agent_seconds_max);
-        let run = Run::new(&self.cluster, &sight, &planned, agent_max, op);
+        let run = Run::new(&self.cluster, &sight, &planned, agent_max, self.term, op);
         match run.carry_out(|_| ()).await {
             Ok(report) => {
                 tracing::warn!(took_ms = report.took_ms, "this region is the primary now");

@@ -119,12 +119,14 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// `term` is `lease.term_ms`, which is waited out for what regions have granted that are gone.
     #[must_use]
     pub fn new(
         cluster: &'a Cluster,
         sight: &'a Sight,
         plan: &'a Plan,
         agent_max: Duration,
+        term: Duration,
         op: &'a Op,
     ) -> Self {
         Self {
@@ -137,17 +139,10 @@ impl<'a> Run<'a> {
             detached: Vec::new(),
             began_at: None,
             granted_until: None,
-            term: Duration::ZERO,
+            term,
             waits_for_others: false,
             lease_wait: Duration::ZERO,
         }
-    }
-
-    /// `lease.term_ms`, which what regions have granted that are gone is waited out for.
-    #[must_use]
-    pub fn with_term(mut self, term: Duration) -> Self {
-        self.term = term;
-        self
     }
 
     /// Takes every step in turn.

@@ -109,7 +109,7 @@ impl KeeperLoop {
         Schedule { interval: Duration::from_millis(500), pass_max: Duration::from_secs(20) }
     }
 
-    async fn sight(&mut self, op: &Op) -> Sight {
+    async fn sight(&mut self, row: &InstanceRow, op: &Op) -> Sight {
         let snapshot = self.topology.look(Clone::clone);
         let held = match snapshot.reign() {
             Some(epoch) => self.is_held(epoch, op).await,
@@ -133,7 +133,7 @@ impl KeeperLoop {
             None => None,
         };
         let stays = match snapshot.reign() {
-            Some(epoch) if held == Some(true) => self.stays(epoch, op).await,
+            Some(epoch) if row.read_only && held == Some(true) => self.stays(epoch, op).await,
             _ => false,
         };
         let moving = snapshot.moving().is_some() && snapshot.awaits_a_primary(now);
@@ -306,7 +306,7 @@ impl Loop for KeeperLoop {
             Ok(row) => row,
             Err(error) => return Tick::Waiting(error.to_string().into()),
         };
-        let sight = self.sight(op).await;
+        let sight = self.sight(&row, op).await;
         self.tell(&row);
         let mut done = 0;
         for deed in deeds(&sight, &row, &self.upstreams, self.durability) {

@@ -20,7 +20,7 @@ use actix_web::{
 };
 use std::time::Duration;
 
-/// Between two looks at a write that is under way.
+/// Between two attempts, after the second.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What is kept of a request for as long as it may have to be carried out once more.
@@ -59,7 +59,6 @@ pub(super) async fn carry_out(
             if hold::ends(app, state).is_none_or(|end| end <= app.clock.monotonic()) {
                 return Ok(response.error_response(unknown_of(state)));
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
             (response, true)
         } else {
             match after(app, route, state, &held, response).await {
@@ -67,6 +66,9 @@ pub(super) async fn carry_out(
                 Attempt::Again { response, unknown } => (response, unknown),
             }
         };
+        if !first {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
         first = false;
         held.unknown |= unknown;
         let (again, _) = response.into_parts();

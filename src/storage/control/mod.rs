@@ -23,6 +23,9 @@ pub enum ControlError {
     /// As things are it must not be done; nothing was.
     #[error("{0}")]
     Refused(String),
+    /// It was asked for, and has not come about in time.
+    #[error("{0}")]
+    NotYet(String),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]

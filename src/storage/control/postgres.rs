@@ -165,7 +165,7 @@ impl Postgres {
         let end = SystemClock.monotonic() + SETTLE_MAX;
         while !done().await? {
             if SystemClock.monotonic() > end {
-                return Err(ControlError::Refused(format!("not within {SETTLE_MAX:?}: {what}")));
+                return Err(ControlError::NotYet(format!("not within {SETTLE_MAX:?}: {what}")));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -342,7 +342,13 @@ impl Postgres {
         let mut changed = 0;
         for (region, come_to) in wanted {
             let name = slot_of(region);
-            let Some(slot) = slots.iter().find(|slot| slot.name == name) else {
+            let slot = slots.iter().find(|slot| slot.name == name);
+            let Some(slot) = slot.filter(|slot| slot.active || !slot.lost) else {
+                // Who is so far behind that its slot was lost is copied anew, and needs one that
+                // keeps what comes then.
+                if slot.is_some() {
+                    self.drop_idle_slot(&name).await?;
+                }
                 let make = sqlx::query!(
                     r#"SELECT 1 AS "one!" FROM pg_create_physical_replication_slot($1::text::name, true)"#,
                     name
@@ -352,21 +358,6 @@ impl Postgres {
                 continue;
             };
             let kept = parsed(slot.restart.as_deref())?;
-            if slot.lost && !slot.active {
-                // Who is that far behind is copied anew, and needs one that keeps what comes then.
-                let drop = sqlx::query_scalar!(
-                    r#"SELECT 1 AS "one!" FROM pg_drop_replication_slot($1::text::name)"#,
-                    name
-                );
-                bounded(drop.fetch_one(pool)).await?;
-                let make = sqlx::query_scalar!(
-                    r#"SELECT 1 AS "one!" FROM pg_create_physical_replication_slot($1::text::name, true)"#,
-                    name
-                );
-                bounded(make.fetch_one(pool)).await?;
-                changed += 1;
-                continue;
-            }
             if let Some(come_to) = come_to
                 && standby
                 && !slot.active
@@ -381,16 +372,21 @@ impl Postgres {
             }
         }
         for region in dropped {
-            // By name and again idle: another process of this region may have been here.
-            let drop = sqlx::query_scalar!(
-                r#"SELECT count(pg_drop_replication_slot(slot_name)) AS "dropped!"
-                FROM pg_replication_slots
-                WHERE slot_name = $1 AND slot_type = 'physical' AND NOT active"#,
-                slot_of(region)
-            );
-            changed += u64::try_from(bounded(drop.fetch_one(pool)).await?).unwrap_or_default();
+            changed += self.drop_idle_slot(&slot_of(region)).await?;
         }
         Ok(changed)
+    }
+
+    /// By name and idle again: another process of this region may have been here.
+    async fn drop_idle_slot(&self, name: &str) -> Result<u64, ControlError> {
+        let drop = sqlx::query_scalar!(
+            r#"SELECT count(pg_drop_replication_slot(slot_name)) AS "dropped!"
+            FROM pg_replication_slots
+            WHERE slot_name = $1 AND slot_type = 'physical' AND NOT active"#,
+            name
+        );
+        let dropped = bounded(drop.fetch_one(self.pool()?)).await?;
+        Ok(u64::try_from(dropped).unwrap_or_default())
     }
 
     async fn re_point(&self, upstream: &Upstream) -> Result<(), ControlError> {
