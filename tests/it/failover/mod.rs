@@ -67,6 +67,7 @@ pub fn trials() -> Vec<Trial> {
             around_the_world_and_back_no_write_fails,
             a_killed_primary_is_replaced_and_its_lost_writes_are_told_of,
             a_laggard_is_refused_while_another_has_more,
+            one_that_has_yet_to_replay_its_log_is_not_passed_over,
         }
         run_alone restarts::{a_promotion_killed_after_any_step_ends_the_same_when_run_again}
         run_alone region::{
@@ -173,6 +174,40 @@ impl Writing {
         self.stop.cancel();
         while self.sessions.join_next().await.is_some() {}
         self.so_far()
+    }
+}
+
+/// Sessions that read for as long as it goes on, one in each region; each tells how many it read.
+struct Reading {
+    stop: CancellationToken,
+    sessions: JoinSet<anyhow::Result<usize>>,
+}
+
+impl Reading {
+    fn begin<F>(
+        cluster: &Cluster,
+        regions: &[&'static str],
+        read_on: impl Fn(Caller, &'static str, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = anyhow::Result<usize>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let mut sessions = JoinSet::new();
+        for at in regions {
+            sessions.spawn(read_on(cluster.caller(), at, stop.clone()));
+        }
+        Self { stop, sessions }
+    }
+
+    /// Each must have read more often than this.
+    async fn end(self, times: usize) -> anyhow::Result<()> {
+        self.stop.cancel();
+        for read in self.sessions.join_all().await {
+            let read = read?;
+            ensure!(read > times, "{read} reads are no test");
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,8 @@
 //! One move after another, planned and not: what it costs, what is lost, and who is told.
 
 use super::{
-    LIST, Shot, TERM, Writing, command, equal, none_fails, now, readiness, refused, reigns, rejoin,
-    report, said, since, slots, sql, target, told_the_truth, write,
+    LIST, Reading, Shot, TERM, Writing, command, equal, none_fails, now, readiness, refused,
+    reigns, rejoin, report, said, since, slots, sql, target, told_the_truth, write,
 };
 use crate::{
     client::Caller,
@@ -10,7 +10,10 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow, ensure};
 use futures_util::future::try_join_all;
-use godwit::{lab::Spec, vocab::Lsn};
+use godwit::{
+    lab::{Durability, Spec},
+    vocab::Lsn,
+};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
@@ -18,7 +21,6 @@ use std::{
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Between two writes of a session; three sessions in each of three regions make 30 a second.
@@ -144,37 +146,12 @@ pub async fn a_handover_ends_where_a_record_does() -> anyhow::Result<()> {
     .await
 }
 
-/// Plain reads that go on: how many, and those that failed.
-struct Reading {
-    stop: CancellationToken,
-    sessions: JoinSet<(usize, Vec<String>)>,
-}
-
-impl Reading {
-    fn begin(cluster: &Cluster, regions: &[&'static str]) -> Self {
-        let stop = CancellationToken::new();
-        let mut sessions = JoinSet::new();
-        for at in regions {
-            sessions.spawn(read_on(cluster.caller(), at, stop.clone()));
-        }
-        Self { stop, sessions }
-    }
-
-    async fn end(self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        for (count, failed) in self.sessions.join_all().await {
-            ensure!(failed.is_empty(), "{} of {count} reads failed: {failed:#?}", failed.len());
-            ensure!(count > 20, "{count} reads are no test");
-        }
-        Ok(())
-    }
-}
-
+/// Plain reads, each by a session of its own, none of which may fail.
 async fn read_on(
     caller: Caller,
     at: &'static str,
     stop: CancellationToken,
-) -> (usize, Vec<String>) {
+) -> anyhow::Result<usize> {
     let (mut count, mut failed) = (0, Vec::new());
     let mut turns = tokio::time::interval(Duration::from_millis(50));
     while !stop.is_cancelled() {
@@ -187,7 +164,8 @@ async fn read_on(
             Err(error) => failed.push(format!("{at}: {error:#}")),
         }
     }
-    (count, failed)
+    ensure!(failed.is_empty(), "{} of {count} reads failed: {failed:#?}", failed.len());
+    Ok(count)
 }
 
 /// Acknowledged writes that the primary alone has, and the sessions that made them.
@@ -230,7 +208,7 @@ pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> a
         |_: &mut Spec| {},
         async |cluster| {
             reigns(cluster, US, 1, &REGIONS).await?;
-            let reading = Reading::begin(cluster, &[EU, AP]);
+            let reading = Reading::begin(cluster, &[EU, AP], read_on);
             let lost = doomed(cluster).await?;
             cluster.lab.kill(&target(US)).await?;
             let killed_at = now();
@@ -282,7 +260,7 @@ pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> a
             ensure!(read.header("godwit-region") == Some(EU) && read.items()?.len() == 1, "{read}");
             let told = rejoin(cluster, US).await?;
             ensure!(told.contains("rewound"), "{told}");
-            reading.end().await?;
+            reading.end(20).await?;
             let collection = writing.collection.clone();
             let shots = writing.end().await;
             told_the_truth(cluster, EU, &collection, &shots).await?;
@@ -330,5 +308,45 @@ pub async fn a_laggard_is_refused_while_another_has_more() -> anyhow::Result<()>
             slots(cluster).await
         },
     )
+    .await
+}
+
+/// A standby that was started anew tells what it has replayed, and may have more on its disk.
+pub async fn one_that_has_yet_to_replay_its_log_is_not_passed_over() -> anyhow::Result<()> {
+    let quorum = |spec: &mut Spec| spec.durability = Durability::Quorum;
+    harness::own("replaying", quorum, async |cluster| {
+        reigns(cluster, US, 1, &REGIONS).await?;
+        cluster.lab.cut(&region(US), &region(EU))?;
+        let mut database = sqlx::PgConnection::connect(&cluster.region(AP).global_db).await?;
+        for statement in
+            ["ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "SELECT pg_reload_conf()"]
+        {
+            database.execute(statement).await?;
+        }
+        let mut caller = cluster.caller();
+        caller.create(US, "replaying", &json!({})).await?.wants(201)?;
+        cluster.lab.kill(&target(US)).await?;
+        let postgres = format!("{AP}/postgres").parse()?;
+        cluster.lab.kill(&postgres).await?;
+        cluster.lab.restart(&postgres).await?;
+        cluster.lab.heal();
+        let promoted = command(cluster, &["promote", EU, "--yes"]).output().await?;
+        ensure!(!promoted.status.success(), "what {AP} has was lost: {}", said(&promoted));
+
+        let mut database = sqlx::PgConnection::connect(&cluster.region(AP).global_db).await?;
+        for statement in ["ALTER SYSTEM RESET recovery_min_apply_delay", "SELECT pg_reload_conf()"]
+        {
+            database.execute(statement).await?;
+        }
+        eventually("a promotion", SOON, async || {
+            let again = command(cluster, &["promote", AP, "--yes"]).output().await;
+            let again = again.map_err(|error| error.to_string())?;
+            if again.status.success() { Ok(()) } else { Err(said(&again)) }
+        })
+        .await?;
+        let items = caller.items(AP, "replaying", "").await?;
+        ensure!(items.len() == 1, "{items:?}");
+        Ok(())
+    })
     .await
 }

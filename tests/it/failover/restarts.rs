@@ -1,14 +1,15 @@
 //! `promote`, killed wherever it is, and run again.
 
-use super::{command, equal, killed_after, now, reigns, rejoin, said, since, slots, target};
+use super::{
+    Reading, command, equal, killed_after, now, reigns, rejoin, said, since, slots, target,
+};
 use crate::{
     client::Caller,
-    harness::{self, AP, Cluster, EU, REGIONS, US},
+    harness::{self, AP, EU, REGIONS, US},
 };
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Wan};
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The steps of a promotion after each of which it is killed; the one that is left verifies.
@@ -21,34 +22,13 @@ fn shape(spec: &mut Spec) {
     spec.wan = Wan::Off;
 }
 
-/// Sessions that go on reading where the primary is not. What a replica has shown them is in every
+/// A session that goes on reading where the primary is not. What a replica has shown it is in every
 /// epoch after: a promotion keeps all that the furthest has.
-struct Reading {
+async fn read_on(
+    mut caller: Caller,
+    at: &'static str,
     stop: CancellationToken,
-    sessions: JoinSet<anyhow::Result<usize>>,
-}
-
-impl Reading {
-    fn begin(cluster: &Cluster, regions: &[&'static str]) -> Self {
-        let stop = CancellationToken::new();
-        let mut sessions = JoinSet::new();
-        for at in regions {
-            sessions.spawn(read_on(cluster.caller(), at, stop.clone()));
-        }
-        Self { stop, sessions }
-    }
-
-    async fn end(self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        for read in self.sessions.join_all().await {
-            let read = read?;
-            ensure!(read > 10, "{read} reads are no test");
-        }
-        Ok(())
-    }
-}
-
-async fn read_on(mut caller: Caller, at: &str, stop: CancellationToken) -> anyhow::Result<usize> {
+) -> anyhow::Result<usize> {
     let mut count = 0;
     while !stop.is_cancelled() {
         let read = caller.get(at, "/v1/collections/reigns/items?limit=1").await?;
@@ -67,7 +47,7 @@ pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() ->
             reigns(cluster, from, epoch - 1, &[from]).await?;
             let alive: Vec<&str> = REGIONS.into_iter().filter(|name| *name != from).collect();
             cluster.lab.kill(&target(from)).await?;
-            let reading = Reading::begin(cluster, &alive);
+            let reading = Reading::begin(cluster, &alive, read_on);
             let promote = ["promote", to, "--yes", "--accept-data-loss"];
             let told = killed_after(cluster, &promote, count).await?;
             let again = command(cluster, &promote).output().await?;
@@ -76,7 +56,7 @@ pub async fn a_promotion_killed_after_any_step_ends_the_same_when_run_again() ->
             let report: Value = serde_json::from_slice(&again.stdout)?;
             ensure!(report["epoch"] == epoch && report["region"] == to, "{report} {}", told());
             reigns(cluster, to, epoch, &alive).await.with_context(told)?;
-            reading.end().await.with_context(told)?;
+            reading.end(10).await.with_context(told)?;
             cluster.lab.restart(&target(from)).await?;
             rejoin(cluster, from).await.with_context(told)?;
             eprintln!("killed after step {count}: in {to}, {:?}", since(began));
