@@ -7,7 +7,7 @@ use crate::{
     failover::{
         self, Cluster, Move, Plan, Progress, Report, Run, Sight, Stopped,
         ledger::{Lost, write_lines},
-        rejoin,
+        rejoin::{self, Keeping},
         replay::Tally,
     },
     topology::{probe::peer_client, seal::Sealer},
@@ -107,6 +107,9 @@ pub struct Rejoin {
     /// Where the writes are listed that it alone had, one JSON document a line
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Go on where its Postgres does not start, so that nothing can be listed
+    #[arg(long)]
+    accept_data_loss: bool,
     /// Carry them out again on the primary, in their order; what no longer fits is kept aside
     #[arg(long)]
     replay: bool,
@@ -231,7 +234,7 @@ struct Rejoined {
 
 impl Rejoin {
     pub fn run(self) -> anyhow::Result<()> {
-        let Self { common: Common { region, how }, ledger, replay } = self;
+        let Self { common: Common { region, how }, ledger, accept_data_loss, replay } = self;
         how.run(async |Hand { cluster, agent_max, op, .. }| {
             let sight = cluster.observe(op).await;
             let region = &region;
@@ -246,19 +249,21 @@ impl Rejoin {
             }
             how.confirm(&what, region.as_str())?;
             let mut file = None;
-            let keep = |epoch: Epoch, lost: &[Lost]| {
+            let list = |epoch: Epoch, lost: &[Lost]| {
                 file = keep(region, ledger.as_deref(), epoch, lost)?;
                 Ok(())
             };
-            let back = rejoin::go_back(cluster, region, &primary, *agent_max, op, keep).await;
+            let keeping = Keeping { list, unlisted: accept_data_loss };
+            let back = rejoin::go_back(cluster, region, &primary, *agent_max, op, keeping).await;
             let back = back.map_err(told)?;
-            let replayed = match (replay, back.epoch) {
-                (true, Some(epoch)) => {
-                    let asker = cluster.asker(&sight, &primary).context("no such region")?;
-                    Some(failover::replay::replay(&asker, epoch, op, |_| ()).await?)
+            let mut replayed = None;
+            if replay {
+                let asker = cluster.asker(&sight, &primary).context("no such region")?;
+                let tally = replayed.insert(Tally::default());
+                for epoch in rejoin::ended_of(region, &sight.epochs_of(&primary)) {
+                    *tally += failover::replay::replay(&asker, epoch, op, |_| ()).await?;
                 }
-                _ => None,
-            };
+            }
             let rejoined = Rejoined {
                 region: region.clone(),
                 primary,

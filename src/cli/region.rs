@@ -10,6 +10,7 @@ use crate::{
         Sight, adding,
         ledger::Lost,
         members::{self, Planned, Removal},
+        rejoin::Keeping,
     },
     vocab::{Epoch, Region},
 };
@@ -71,6 +72,9 @@ struct Add {
     /// Where the writes are listed that it alone had, one JSON document a line
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Go on where its Postgres does not start, so that nothing can be listed
+    #[arg(long)]
+    accept_data_loss: bool,
     #[command(flatten)]
     how: How,
 }
@@ -120,7 +124,7 @@ impl Remove {
 
 impl Add {
     fn run(self) -> anyhow::Result<()> {
-        let Self { region, ledger, how } = self;
+        let Self { region, ledger, accept_data_loss, how } = self;
         let plan = |hand: &Hand, sight: &Sight| {
             let planned = members::add(sight, &region, hand.config.failover.durability);
             planned.map_err(|reasons| Refused(refusal(&format!("{region} not added"), &reasons)))
@@ -142,15 +146,16 @@ impl Add {
             how.confirm(&text, region.as_str())?;
             let Hand { cluster, agent_max, op, .. } = hand;
             let (mut file, ends) = (None, planned.ends);
-            let keep = |epoch: Epoch, lost: &[Lost]| {
+            let list = |epoch: Epoch, lost: &[Lost]| {
                 file = keep(&region, ledger.as_deref(), epoch, lost)?.map(|at| (at, lost.len()));
                 Ok(())
             };
             let came = if streams {
                 "it follows already".to_owned()
             } else {
+                let keeping = Keeping { list, unlisted: accept_data_loss };
                 let adding =
-                    adding::bring_in(cluster, &region, &primary, ends, *agent_max, op, keep);
+                    adding::bring_in(cluster, &region, &primary, ends, *agent_max, op, keeping);
                 adding.await.map_err(told)?
             };
             let sight = hand.cluster.observe(&hand.op).await;

@@ -5,7 +5,7 @@ use super::{
     execute::Stopped,
     ledger::Lost,
     observe::{Cluster, Sight, order},
-    rejoin::{go_back, look, streams as follows},
+    rejoin::{Keeping, go_back, look, streams as follows},
 };
 use crate::{
     storage::control::slot_of,
@@ -40,8 +40,7 @@ fn receives(primary: &Instance, region: &Region) -> bool {
 }
 
 /// Makes the database of `region`, which is no member, one that streams from `primary`, from wherever a
-/// run before has left it, and tells how. What it alone has is listed, by `keep`, before anything is done
-/// that could lose it.
+/// run before has left it, and tells how.
 ///
 /// # Errors
 /// See [`Stopped`].
@@ -52,7 +51,7 @@ pub async fn bring_in(
     epoch: Epoch,
     agent_max: Duration,
     op: &Op,
-    keep: impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>,
+    keeping: Keeping<impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
 ) -> Result<String, Stopped> {
     let sight = cluster.observe(op).await;
     let asker = |at: &Region| {
@@ -61,7 +60,7 @@ pub async fn bring_in(
     };
     let (own, upstream) = (asker(region)?, asker(primary)?);
     welcome(&own, &upstream, epoch, agent_max, op).await?;
-    let back = go_back(cluster, region, primary, agent_max, op, keep).await;
+    let back = go_back(cluster, region, primary, agent_max, op, keeping).await;
     let came = match back {
         Ok(back) => arrives(&own, &upstream, epoch, op).await.map(|()| back.told),
         Err(stopped) => Err(stopped),

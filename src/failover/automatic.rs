@@ -1,5 +1,5 @@
-//! Automatic failover, off unless `failover.automatic` says so: when a majority of regions has not
-//! known a primary for `failover.after_ms`, the furthest replica's own region promotes it, by the same
+//! Automatic failover, off unless `failover.automatic` says so: when each of a majority of regions has
+//! known no primary for `failover.after_ms`, the furthest replica's own region promotes it, by the same
 //! plan as a person would.
 
 use super::{
@@ -10,13 +10,10 @@ use super::{
 use crate::{
     config::FailoverConfig,
     loops::{Loop, Schedule, Tick},
-    topology::{PrimaryAt, Role, Topology},
+    topology::{PrimaryAt, Role, Topology, TopologyReport},
     vocab::{Op, Region},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 pub struct AutomaticLoop {
     region: Region,
@@ -24,8 +21,6 @@ pub struct AutomaticLoop {
     cluster: Arc<Cluster>,
     config: FailoverConfig,
     term: Duration,
-    /// Since when this process knows of no primary.
-    missed_since: Option<Instant>,
 }
 
 impl AutomaticLoop {
@@ -37,7 +32,7 @@ impl AutomaticLoop {
         term: Duration,
     ) -> Self {
         let region = topology.look(|snapshot| snapshot.region.clone());
-        Self { region, topology, cluster, config, term, missed_since: None }
+        Self { region, topology, cluster, config, term }
     }
 
     #[must_use]
@@ -46,15 +41,16 @@ impl AutomaticLoop {
     }
 }
 
-/// The region that is to take over, when a majority knows of no primary: the furthest replica of the
-/// newest epoch, and of several the first by name, so that all who look choose the same. Pure.
+/// The region that is to take over, when each of a majority has known of no primary for `after_ms`: the
+/// furthest replica of the newest epoch, and of several the first by name, so that all who look choose
+/// the same. Pure.
 #[must_use]
-pub fn successor(sight: &Sight) -> Option<Region> {
+pub fn successor(sight: &Sight, after_ms: u64) -> Option<Region> {
     let members = sight.members();
-    let missing = sight
-        .regions
-        .iter()
-        .filter(|(_, seen)| seen.report.as_ref().is_ok_and(|report| report.primary.is_none()));
+    let missing = sight.regions.iter().filter(|(_, seen)| {
+        let long = |report: &TopologyReport| report.missed_ms >= Some(after_ms);
+        seen.report.as_ref().is_ok_and(|report| report.primary.is_none() && long(report))
+    });
     if !members.is_majority(missing.map(|(region, _)| region)) {
         return None;
     }
@@ -86,15 +82,13 @@ impl Loop for AutomaticLoop {
     async fn tick(&mut self, op: &Op) -> Tick {
         let now = op.clock.monotonic();
         let known = matches!(self.topology.primary(), PrimaryAt::Here(_) | PrimaryAt::Peer(..));
-        self.missed_since = self.missed_since.or(Some(now)).filter(|_| !known);
-        let Some(since) = self.missed_since else { return Tick::Idle };
-        let missed = now.saturating_duration_since(since);
+        let Some(missed) = self.topology.note_missed(known) else { return Tick::Idle };
         let moving = self.topology.look(|snapshot| snapshot.awaits_a_primary(now));
         if let Err(why) = self.config.is_due(missed, moving) {
             return Tick::Waiting(why.into());
         }
         let sight = self.cluster.observe(op).await;
-        match successor(&sight) {
+        match successor(&sight, self.config.after_ms) {
             Some(region) if region == self.region => {}
             Some(region) => return Tick::Waiting(format!("{region} is to take over").into()),
             None => return Tick::Waiting("no majority misses the primary".into()),
@@ -110,7 +104,6 @@ impl Loop for AutomaticLoop {
         match run.carry_out(|_| ()).await {
             Ok(report) => {
                 tracing::warn!(took_ms = report.took_ms, "this region is the primary now");
-                self.missed_since = None;
                 Tick::Worked(1)
             }
             Err(Stopped::Refused(why) | Stopped::Failed(why)) => {
@@ -134,16 +127,21 @@ mod tests {
         assert!(config.is_due(late, false).is_ok());
     }
 
-    fn without_a_primary(regions: &[&str]) -> Sight {
-        let mut sight = all_well().gone("us-east-1");
-        for region in regions {
-            sight.seen(region).report.as_mut().unwrap().primary = None;
-        }
+    const AFTER_MS: u64 = 3_000;
+
+    fn missed_for(mut sight: Sight, region: &str, ms: Option<u64>) -> Sight {
+        let report = sight.seen(region).report.as_mut().unwrap();
+        (report.primary, report.missed_ms) = (None, ms);
         sight
     }
 
+    fn without_a_primary(regions: &[&str]) -> Sight {
+        let sight = all_well().gone("us-east-1");
+        regions.iter().fold(sight, |sight, region| missed_for(sight, region, Some(AFTER_MS)))
+    }
+
     fn chosen(sight: &Sight) -> Option<String> {
-        successor(sight).map(|region| region.to_string())
+        successor(sight, AFTER_MS).map(|region| region.to_string())
     }
 
     #[test]
@@ -152,6 +150,10 @@ mod tests {
         assert_eq!(chosen(&without_a_primary(&["eu-west-1"])), None);
         let both = without_a_primary(&["eu-west-1", "ap-south-1"]);
         assert_eq!(chosen(&both).as_deref(), Some("ap-south-1"));
+        // Who has missed it for a moment only, or does not tell for how long, is none of them.
+        for ms in [None, Some(AFTER_MS - 1)] {
+            assert_eq!(chosen(&missed_for(both.clone(), "eu-west-1", ms)), None);
+        }
     }
 
     #[test]

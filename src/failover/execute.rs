@@ -1,6 +1,8 @@
 //! Carries out a plan, step by step. Whoever runs it may be killed anywhere: what is done stays done,
 //! and the next run finds it so.
 
+mod promise;
+
 use super::{
     ledger::Lost,
     observe::{Cluster, Failure, Sight, order},
@@ -13,30 +15,22 @@ use crate::{
         FENCE_SEEN, Role, TopologyReport,
         ask::{Answer, Question},
         control::{Instance, Order, Outcome, Standby},
-        lease::Promised,
         probe::Asker,
     },
-    vocab::{Epoch, Lsn, Members, Op, Quorum, Region},
+    vocab::{Epoch, Lsn, Members, Op, Region},
 };
 use futures_util::future::join_all;
 use serde::Serialize;
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Longest wait for an answer to an order that takes moments.
 const SOON: Duration = Duration::from_secs(10);
-/// Longest wait for a region's promise: those that answer must not wait long for one that is gone.
-const PROMISE: Duration = Duration::from_millis(1_000);
 /// Longest promotion: all that was received is replayed.
 const PROMOTION: Duration = Duration::from_secs(70);
 /// Longest wait for the target to have all that the old primary has.
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// Longest wait for every region to send its writes to the new primary.
 const VERIFY: Duration = Duration::from_secs(30);
-/// Longest wait for a region that has to wait out what it may have forgotten.
-const QUIET: Duration = Duration::from_secs(30);
 /// Longest wait for the others to stream from the target: less than is left of the old primary's
 /// lease, which is not renewed any more.
 const STREAMS: Duration = Duration::from_millis(1_000);
@@ -192,9 +186,10 @@ impl<'a> Run<'a> {
             Step::Rejoin { region } => {
                 let primary = &self.plan.promise.region;
                 // All was handed over: were there something after all, it is noted, and told.
-                let keep = |_: Epoch, _: &[Lost]| Ok(());
+                let list = |_: Epoch, _: &[Lost]| Ok(());
+                let keeping = rejoin::Keeping { list, unlisted: true };
                 let (cluster, agent_max) = (self.cluster, self.agent_max);
-                let back = rejoin::go_back(cluster, region, primary, agent_max, self.op, keep);
+                let back = rejoin::go_back(cluster, region, primary, agent_max, self.op, keeping);
                 let rejoin::Back { told, lost, .. } = back.await?;
                 match lost.map_or(0, |lost| lost.len()) {
                     0 => Ok(told),
@@ -226,89 +221,6 @@ impl<'a> Run<'a> {
         match self.order(region, Order::Look, SOON).await? {
             Outcome::Instance(instance) => Ok(*instance),
             other => Err(Stopped::Failed(format!("{region} answered {other:?}"))),
-        }
-    }
-
-    async fn promise(&mut self) -> Result<String, Stopped> {
-        let wanted = &self.plan.promise;
-        let before = vec![self.plan.counted.clone()];
-        let members = wanted.members.clone().unwrap_or_else(|| self.plan.counted.clone());
-        let mut quorum = Quorum { members, before, gone: self.plan.gone.clone() };
-        let give_up = self.now() + QUIET;
-        loop {
-            let asked_at = self.now();
-            let asked = self.sight.regions.keys().map(async |region| {
-                let Ok(asker) = self.asker(region) else { return (region, Err("unknown".into())) };
-                let question = Question::Promise(wanted.clone());
-                let answer = match asker.ask(question, PROMISE, self.op).await {
-                    Ok(Answer::Promise(answer)) => Ok(answer),
-                    Ok(Answer::Failed { reason }) => Err(reason),
-                    Ok(_) => Err("it answered another question".to_owned()),
-                    Err(error) => Err(error.to_string()),
-                };
-                (region, answer)
-            });
-            let answers = join_all(asked).await;
-            let mut promised = BTreeSet::new();
-            let (mut left_ms, mut why, mut quiet) = (0, Vec::new(), false);
-            for (region, answer) in answers {
-                if answer.is_ok() && quorum.gone.contains(region) {
-                    let why = format!("{region} was said to be gone, and answers");
-                    return Err(Stopped::Refused(why));
-                }
-                match answer {
-                    Ok(Promised::Yes { left_ms: left, others }) => {
-                        promised.insert(region.clone());
-                        left_ms = left_ms.max(left);
-                        for members in others {
-                            quorum.add(members);
-                        }
-                    }
-                    Ok(Promised::Outranked { epoch, region: by }) => {
-                        if epoch < wanted.epoch {
-                            return Err(Stopped::Refused(begun_meanwhile(
-                                region,
-                                epoch,
-                                by.as_ref(),
-                            )));
-                        }
-                        let by = by.map_or_else(String::new, |by| format!(" to {by}"));
-                        return Err(Stopped::Refused(format!(
-                            "{region} has promised epoch {epoch}{by}: another move is under way; \
-                             look again with `godwit status`"
-                        )));
-                    }
-                    Ok(Promised::Quiet { left_ms }) => {
-                        quiet = true;
-                        why.push(format!("{region} promises nothing for {left_ms} ms more"));
-                    }
-                    Err(reason) => why.push(format!("{region}: {reason}")),
-                }
-            }
-            // The target obeys only who it has promised to; and a handover can wait for those that
-            // are only quiet, which could go past where the epoch begins if they did not obey.
-            let lacking = quorum.lacks(&promised);
-            let enough = lacking.is_none() && promised.contains(&wanted.region);
-            if enough && !(wanted.planned && quiet && self.now() < give_up) {
-                // A tenth more, for clocks that do not run at one speed.
-                let told = Duration::from_millis(left_ms + left_ms / 10);
-                let asked = quorum.tells_all(&promised);
-                let left = if asked { told } else { told.max(self.term + self.term / 10) };
-                self.granted_until = Some(self.now() + left);
-                self.waits_for_others = !asked || quorum.before.len() > 1;
-                return Ok(list(&promised));
-            }
-            if self.now() > give_up {
-                let of = lacking.unwrap_or(&quorum.members);
-                return Err(Stopped::Failed(format!(
-                    "only {} of {} regions promise, of {of}: {}",
-                    of.among(&promised),
-                    of.needed(),
-                    why.join("; ")
-                )));
-            }
-            let next = asked_at + Duration::from_millis(250);
-            tokio::time::sleep(next.saturating_duration_since(self.now())).await;
         }
     }
 
@@ -570,16 +482,6 @@ impl<'a> Run<'a> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-}
-
-/// What was looked at before it began says nothing of what it has acknowledged.
-fn begun_meanwhile(region: &Region, epoch: Epoch, of: Option<&Region>) -> String {
-    let of = of.map_or_else(String::new, |of| format!(" of {of}"));
-    format!(
-        "{region} knows of epoch {epoch}{of}, which this command has not found: look again with \
-         `godwit status`. If nothing of it can be reached, `godwit promote --accept-data-loss` gives \
-         up what it wrote"
-    )
 }
 
 fn millis(duration: Duration) -> u64 {

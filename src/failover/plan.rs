@@ -2,6 +2,7 @@
 //! there are none.
 
 use super::{
+    adding::streams,
     members::Change,
     observe::{Seen, Sight},
 };
@@ -156,7 +157,7 @@ pub(super) fn plan_change(
     let mut promise = view.promise(how == Move::Switchover)?;
     promise.accepts_loss = how == Move::Promote { accept_data_loss: true };
     let steps = match how {
-        Move::Switchover if from == *target => view.in_place(),
+        Move::Switchover if from == *target => view.in_place(durability),
         Move::Switchover => view.switchover(),
         Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
     };
@@ -436,7 +437,7 @@ impl View<'_> {
 
     /// A new epoch where the primary is: taken back from a move that came no further, or with other
     /// members. What it commits until then is of the epoch before, and must not come after its end.
-    fn in_place(&mut self) -> Vec<Step> {
+    fn in_place(&mut self, durability: Durability) -> Vec<Step> {
         let (from, target) = (self.from, self.target);
         let follow = Step::Follow { regions: self.strays().collect() };
         if self.change.is_none() {
@@ -446,6 +447,14 @@ impl View<'_> {
         if !self.seen.instance.as_ref().is_ok_and(primary) {
             self.reasons.push(format!(
                 "{target} is no primary any more: `godwit switchover {target}` mends that"
+            ));
+        }
+        let others: Vec<&Region> = self.members.others(target).collect();
+        let alone = !others.iter().any(|region| streams(self.sight, region, target));
+        if durability == Durability::Quorum && !others.is_empty() && alone {
+            self.reasons.push(format!(
+                "none of those who stay streams from {target}: {}. No write would be acknowledged",
+                list(others)
             ));
         }
         let fence = Step::Fence { region: from.clone() };

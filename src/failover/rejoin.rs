@@ -25,11 +25,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Back {
     pub told: String,
-    /// The epoch that it had gone on in, when it had.
-    pub epoch: Option<Epoch>,
     /// What it alone had committed, noted on the new primary. `None` when there was no journal to be
     /// read: it had not diverged, or its Postgres is down.
     pub lost: Option<Vec<Lost>>,
+}
+
+/// What is done with what a region alone has.
+pub struct Keeping<F> {
+    /// Is given the newest epoch that it had gone on in, and what it wrote, before anything is done that
+    /// could lose it.
+    pub list: F,
+    /// Go on where its Postgres does not start, so that nothing can be listed.
+    pub unlisted: bool,
 }
 
 /// What a region needs to be a replica of the primary.
@@ -67,6 +74,35 @@ pub fn standing(
     }
 }
 
+/// The epochs in which an instance may have committed what the primary, of `epochs`, has not got: the
+/// newest that both began alike, which one may have left later than the other, and all that it alone
+/// has. Oldest first. Pure.
+#[must_use]
+pub fn astray(own: &[EpochStart], epochs: &[EpochStart]) -> Vec<Epoch> {
+    let same = |start: &EpochStart| {
+        let alike = |other: &EpochStart| {
+            (other.epoch, other.start_lsn, &other.region)
+                == (start.epoch, start.start_lsn, &start.region)
+        };
+        epochs.iter().any(alike)
+    };
+    let shared = own.iter().filter(|start| same(start)).map(|start| start.epoch).max();
+    let mut astray: Vec<Epoch> =
+        own.iter().map(|start| start.epoch).filter(|epoch| Some(*epoch) >= shared).collect();
+    astray.sort_unstable();
+    astray
+}
+
+/// The ended epochs of a region whose lost writes the primary, of `epochs`, may have noted: its own, and
+/// those that left no trace. Oldest first. Pure.
+#[must_use]
+pub fn ended_of(region: &Region, epochs: &[EpochStart]) -> Vec<Epoch> {
+    let newest = epochs.iter().map(|start| start.epoch).max().map_or(0, Epoch::get);
+    let others =
+        |epoch: &Epoch| epochs.iter().any(|start| start.epoch == *epoch && start.region != *region);
+    (1..newest).filter_map(Epoch::new).filter(|epoch| !others(epoch)).collect()
+}
+
 pub(super) async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
     match order(asker, Order::Look, SOON, op).await {
         Ok(Outcome::Instance(instance)) => Ok(*instance),
@@ -75,8 +111,7 @@ pub(super) async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
     }
 }
 
-/// Brings `region` back as a replica of `primary`, from wherever a run before has left it. What it
-/// alone has is listed, by `keep`, before anything is done that could lose it.
+/// Brings `region` back as a replica of `primary`, from wherever a run before has left it.
 ///
 /// # Errors
 /// See [`Stopped`].
@@ -86,7 +121,7 @@ pub async fn go_back(
     primary: &Region,
     agent_max: Duration,
     op: &Op,
-    keep: impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>,
+    keeping: Keeping<impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
 ) -> Result<Back, Stopped> {
     let sight: Sight = cluster.observe(op).await;
     let epochs = sight.epochs_of(primary);
@@ -102,7 +137,17 @@ pub async fn go_back(
             found = Ok(look(&asker, op).await.map_err(|_| Stopped::Failed(why))?);
         }
     }
-    let (mut epoch, mut lost) = (None, None);
+    let upstream = sight.regions.get(primary).map(|seen| &seen.instance);
+    if let (Ok(own), Some(Ok(upstream))) = (&found, upstream)
+        && own.system != upstream.system
+    {
+        return Err(Stopped::Refused(format!(
+            "{region} has another database, {}, which is no copy of {primary}'s, {}: nothing is done \
+             to it",
+            own.system, upstream.system
+        )));
+    }
+    let mut lost = None;
     let stands = standing(found.as_ref().map_err(String::as_str), primary, &epochs);
     let told = match stands {
         Standing::Follows => "it follows already".to_owned(),
@@ -112,11 +157,21 @@ pub async fn go_back(
             "it follows again".to_owned()
         }
         Standing::Diverged | Standing::Down => {
-            epoch = found.as_ref().ok().and_then(Instance::epoch);
-            if let Some(epoch) = epoch {
-                let found = lost_writes(cluster, &sight, &asker, primary, epoch, op).await?;
-                keep(epoch, &found)?;
-                lost = Some(found);
+            if let Ok(instance) = &found {
+                let (astray, mut all) = (astray(&instance.epochs, &epochs), Vec::new());
+                for epoch in &astray {
+                    all.extend(lost_writes(cluster, &sight, &asker, primary, *epoch, op).await?);
+                }
+                if let Some(newest) = astray.last() {
+                    (keeping.list)(*newest, &all)?;
+                    lost = Some(all);
+                }
+            } else if !keeping.unlisted && reigned(&sight, region) {
+                return Err(Stopped::Refused(format!(
+                    "{region}, a primary once, has a Postgres that does not start: what it alone \
+                     acknowledged cannot be listed. Mend it until it starts; --accept-data-loss goes \
+                     on without the list"
+                )));
             }
             order(&asker, Order::Stop, agent_max, op).await?;
             let kept = match order(&asker, Order::Keep, agent_max, op).await? {
@@ -143,7 +198,14 @@ pub async fn go_back(
         }
     };
     streams(&asker, primary, op).await?;
-    Ok(Back { told, epoch, lost })
+    Ok(Back { told, lost })
+}
+
+/// Whether a region is known to have been the primary: no other has acknowledged anything that is its
+/// own.
+fn reigned(sight: &Sight, region: &Region) -> bool {
+    let mut told = sight.regions.keys().flat_map(|at| sight.epochs_of(at));
+    told.any(|start| start.region == *region)
 }
 
 /// What the region committed in `epoch` and the primary has not got.
@@ -188,5 +250,48 @@ pub(super) async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<
             return Err(Stopped::Failed(format!("{region} not within {STREAMS:?}: {last}")));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocab::Lsn;
+
+    fn starts(told: &[(u32, u64, &str)]) -> Vec<EpochStart> {
+        let start = |(epoch, lsn, region): &(u32, u64, &str)| EpochStart {
+            epoch: Epoch::new(*epoch).unwrap(),
+            start_lsn: Lsn::new(*lsn),
+            region: format!("region-{region}").parse().unwrap(),
+            members: None,
+        };
+        told.iter().map(start).collect()
+    }
+
+    fn between(own: &[(u32, u64, &str)], primary: &[(u32, u64, &str)]) -> Vec<u32> {
+        astray(&starts(own), &starts(primary)).into_iter().map(Epoch::get).collect()
+    }
+
+    #[test]
+    fn what_a_region_lost_is_of_its_own_epochs_and_of_those_that_nobody_else_had() {
+        let epochs = starts(&[(1, 0, "a"), (2, 50, "b"), (4, 70, "a"), (5, 80, "b")]);
+        let of = |region: &str| {
+            let region = format!("region-{region}").parse().unwrap();
+            ended_of(&region, &epochs).into_iter().map(Epoch::get).collect::<Vec<_>>()
+        };
+        assert_eq!((of("a"), of("b"), of("c")), (vec![1, 3, 4], vec![2, 3], vec![3]));
+    }
+
+    #[test]
+    fn what_both_began_alike_and_all_after_it_may_have_been_lost() {
+        let (first, second) = ((1, 0, "a"), (2, 50, "b"));
+        assert_eq!(between(&[first], &[first, second]), [1]);
+        // It began another itself, which nobody has received.
+        assert_eq!(between(&[first, (2, 50, "a")], &[first, (3, 40, "b")]), [1, 2]);
+        // The epochs before are whole.
+        assert_eq!(between(&[first, second, (3, 70, "a")], &[first, second, (4, 60, "b")]), [2, 3]);
+        // The same number is not the same epoch.
+        assert_eq!(between(&[first, (2, 40, "a")], &[first, second]), [1, 2]);
+        assert_eq!(between(&[], &[first]), [0_u32; 0]);
     }
 }

@@ -20,6 +20,14 @@ pub struct Tally {
     pub conflict: u64,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.replayed += other.replayed;
+        self.repeated += other.repeated;
+        self.conflict += other.conflict;
+    }
+}
+
 /// Carries out again what `new`, the primary, has noted as lost of `epoch`, in the order in which it
 /// had been committed, and tells `each` what came of it. Running it again goes on where it stopped;
 /// what was kept aside is not tried again.

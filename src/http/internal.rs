@@ -82,6 +82,7 @@ pub fn report(app: &App) -> TopologyReport {
         streaming: own.and_then(|own| own.streaming),
         writable: primary.as_ref() == Some(&app.region),
         primary,
+        missed_ms: snapshot.missed_since.map(|since| millis(now.saturating_duration_since(since))),
         lease_ms: snapshot.lease.map(|lease| left_ms(lease, now)),
         promise: snapshot.promise.clone(),
         members: Some(snapshot.members()),

@@ -99,6 +99,7 @@ impl Topology {
             promise: None,
             move_heard: None,
             majority_heard: false,
+            missed_since: None,
         };
         Self {
             inner: Arc::new(Inner {
@@ -302,6 +303,21 @@ impl Topology {
         let now = self.now();
         let mut kept = self.inner.standbys.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((now, standbys));
+    }
+
+    /// Notes whether a primary is known, and how long none has been.
+    #[must_use]
+    pub fn note_missed(&self, known: bool) -> Option<Duration> {
+        let now = self.now();
+        let mut missed = None;
+        self.inner.snapshot.send_if_modified(|snapshot| {
+            let since = snapshot.missed_since.or(Some(now)).filter(|_| !known);
+            missed = since.map(|since| now.saturating_duration_since(since));
+            snapshot.missed_since = since;
+            // Nobody waits for it.
+            false
+        });
+        missed
     }
 
     fn publish_promise(&self, promise: Option<Promise>) {

@@ -47,6 +47,10 @@ pub struct TopologyReport {
     /// The region that takes writes, as far as this process knows now.
     #[serde(default)]
     pub primary: Option<Region>,
+    /// How long this process has known of no primary, in milliseconds; null while it knows one, and
+    /// where `failover.automatic` is off.
+    #[serde(default)]
+    pub missed_ms: Option<u64>,
     /// What is left of this process's lease, in milliseconds; null without one.
     #[serde(default)]
     pub lease_ms: Option<u64>,

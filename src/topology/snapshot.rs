@@ -35,6 +35,9 @@ pub struct Snapshot {
     pub move_heard: Option<(Promise, Instant)>,
     /// Has a majority of regions, this one counted, been heard of by this process, ever?
     pub majority_heard: bool,
+    /// Since when this process knows of no primary; noted where it would be replaced without anyone
+    /// asking for it.
+    pub missed_since: Option<Instant>,
 }
 
 /// The right to take writes.

@@ -44,6 +44,7 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         streaming: None,
         writable: role == Role::Primary,
         primary: None,
+        missed_ms: None,
         lease_ms: None,
         promise: None,
         members: None,

@@ -21,6 +21,7 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         streaming: role.map(|role| role == Role::Replica),
         writable: role == Some(Role::Primary),
         primary: None,
+        missed_ms: None,
         lease_ms: (role == Some(Role::Primary)).then_some(2_400),
         promise: None,
         members: None,

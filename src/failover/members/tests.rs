@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::{
-    topology::report::PeerReport,
+    topology::{control::Standby, report::PeerReport},
     vocab::{EpochStart, Lsn},
 };
 
@@ -148,6 +148,28 @@ fn what_cannot_be_removed_is_not() {
     let mut older = all_well();
     older.seen("eu-west-1").report.as_mut().unwrap().members = None;
     refuses(&older, &removal(&["ap-south-1"]), "knows of no members");
+}
+
+#[test]
+fn in_quorum_somebody_who_can_acknowledge_stays() {
+    let mut sight = all_well();
+    let streams = |name: &str| Standby {
+        name: name.into(),
+        state: "streaming".into(),
+        acknowledges: "quorum".into(),
+        flushed: None,
+    };
+    let removes = removal(&["ap-south-1"]);
+    sight.of("us-east-1").standbys = vec![streams("ap-south-1")];
+    let why = remove(&sight, &removes, Durability::Quorum).unwrap_err();
+    assert!(why.iter().any(|why| why.contains("eu-west-1. No write")), "{why:?}");
+    assert!(remove(&sight, &removes, Durability::Async).is_ok());
+    sight.of("us-east-1").standbys.push(streams("eu-west-1"));
+    assert!(remove(&sight, &removes, Durability::Quorum).is_ok());
+    // One that is left alone waits for nobody.
+    let alone = removal(&["ap-south-1", "eu-west-1"]);
+    sight.of("us-east-1").standbys.clear();
+    assert!(remove(&sight, &alone, Durability::Quorum).is_ok());
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub fn all_well() -> Sight {
             streaming: None,
             writable: primary,
             primary: Some(at("us-east-1")),
+            missed_ms: None,
             lease_ms: None,
             promise: None,
             members: Some(REGIONS.map(at).into_iter().collect()),

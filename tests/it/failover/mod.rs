@@ -7,6 +7,7 @@ mod automatic;
 mod lease;
 mod moves;
 mod region;
+mod rejoin;
 mod restarts;
 mod together;
 
@@ -68,6 +69,10 @@ pub fn trials() -> Vec<Trial> {
             a_killed_primary_is_replaced_and_its_lost_writes_are_told_of,
             a_laggard_is_refused_while_another_has_more,
             one_that_has_yet_to_replay_its_log_is_not_passed_over,
+        }
+        run_alone rejoin::{
+            what_two_epochs_lost_is_listed,
+            a_journal_that_cannot_be_read_is_not_thrown_away_unasked,
         }
         run_alone restarts::{a_promotion_killed_after_any_step_ends_the_same_when_run_again}
         run_alone region::{

@@ -1,0 +1,122 @@
+//! `rejoin`: what an old primary alone has is listed before anything is done that could lose it.
+
+use super::{command, ready, refused, reigns, rejoin, report, said, sql, target, write};
+use crate::{
+    client::Caller,
+    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually},
+};
+use anyhow::{Context as _, ensure};
+use godwit::lab::{Spec, Target, Wan};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+fn near(spec: &mut Spec) {
+    spec.wan = Wan::Off;
+}
+
+fn postgres(name: &str) -> anyhow::Result<Target> {
+    Ok(format!("{name}/postgres").parse()?)
+}
+
+/// An acknowledged write of the old primary's.
+async fn acknowledged(caller: &mut Caller, key: &str, epoch: u32) -> anyhow::Result<()> {
+    let shot = eventually("a write", SOON, async || {
+        let shot = write(caller, US, "astray", key).await;
+        if shot.status == 503 && shot.bids_back { Err(shot.said) } else { Ok(shot) }
+    })
+    .await?;
+    ensure!(shot.acknowledged() && shot.epoch == Some(epoch), "{shot:?}");
+    Ok(())
+}
+
+/// The keys of a list of lost writes.
+fn listed(file: &str) -> anyhow::Result<BTreeSet<String>> {
+    let lines = fs::read_to_string(file)?;
+    let keys = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line)?;
+        Ok(line["key"].as_str().context("no key")?.to_owned())
+    });
+    keys.collect()
+}
+
+pub async fn what_two_epochs_lost_is_listed() -> anyhow::Result<()> {
+    harness::own("astray", near, async |cluster| {
+        reigns(cluster, US, 1, &REGIONS).await?;
+        // The processes promise, and their databases receive nothing any more.
+        for name in [EU, AP] {
+            cluster.lab.pause(&postgres(name)?)?;
+        }
+        let mut caller = cluster.caller();
+        acknowledged(&mut caller, "of-the-first", 1).await?;
+        let removed =
+            command(cluster, &["region", "remove", AP, "--alive", "--yes"]).output().await?;
+        ensure!(removed.status.success(), "{}", said(&removed));
+        acknowledged(&mut caller, "of-the-second", 2).await?;
+        cluster.lab.kill(&target(US)).await?;
+        for name in [EU, AP] {
+            cluster.lab.resume(&postgres(name)?)?;
+        }
+        eventually("a promotion", SOON, async || {
+            let promote = ["promote", EU, "--yes", "--accept-data-loss"];
+            let promoted = command(cluster, &promote).output().await;
+            let promoted = promoted.map_err(|error| error.to_string())?;
+            if promoted.status.success() { Ok(()) } else { Err(said(&promoted)) }
+        })
+        .await?;
+        cluster.lab.restart(&target(US)).await?;
+        let told = cluster.command(&["rejoin", US, "--yes"]).await?;
+        let file = told["ledger"].as_str().with_context(|| told.to_string())?;
+        let keys = listed(file)?;
+        let wanted = ["of-the-first", "of-the-second"].map(str::to_owned);
+        ensure!(wanted.iter().all(|key| keys.contains(key)), "{keys:?} {told}");
+        // They can be carried out again later too.
+        let told = cluster.command(&["rejoin", US, "--yes", "--replay"]).await?;
+        let replayed = told["replayed"]["replayed"].as_u64();
+        ensure!(replayed.is_some_and(|count| count >= 2), "{told}");
+        let here = caller.items(EU, "astray", "").await?;
+        ensure!(here.len() == 2, "{here:?}");
+        ready(cluster, US).await
+    })
+    .await
+}
+
+/// The file without which a Postgres does not start.
+async fn control_file(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
+    let data = sql(cluster, name, "SELECT current_setting('data_directory')").await?;
+    Ok(PathBuf::from(data).join("global/pg_control"))
+}
+
+pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyhow::Result<()> {
+    harness::own("unread", near, async |cluster| {
+        reigns(cluster, US, 1, &REGIONS).await?;
+        let moved = command(cluster, &["switchover", EU, "--yes"]).output().await?;
+        ensure!(moved.status.success(), "{}", said(&moved));
+        let [of_us, of_ap] = [control_file(cluster, US).await?, control_file(cluster, AP).await?];
+        let aside = of_us.with_extension("aside");
+        cluster.lab.kill(&postgres(US)?).await?;
+        fs::rename(&of_us, &aside)?;
+        let why = refused(cluster, &["rejoin", US, "--yes"]).await?;
+        ensure!(why.contains("does not start") && why.contains("--accept-data-loss"), "{why}");
+        ensure!(aside.exists(), "something was done to it");
+        // Mended, it comes back as it is.
+        fs::rename(&aside, &of_us)?;
+        rejoin(cluster, US).await?;
+        // One that was never a primary has nothing of its own.
+        cluster.lab.kill(&postgres(AP)?).await?;
+        fs::remove_file(&of_ap)?;
+        let told = cluster.command(&["rejoin", AP, "--yes"]).await?;
+        ensure!(told["told"].as_str().is_some_and(|told| told.contains("copied anew")), "{told}");
+        // Who says so goes on without the list.
+        cluster.lab.kill(&postgres(US)?).await?;
+        fs::remove_file(&of_us)?;
+        let told = cluster.command(&["rejoin", US, "--yes", "--accept-data-loss"]).await?;
+        ensure!(
+            told["told"].as_str().is_some_and(|told| told.contains("listed nowhere")),
+            "{told}"
+        );
+        let at = report(cluster, US).await.map_err(anyhow::Error::msg)?;
+        ensure!(at["role"] == "replica", "{at}");
+        reigns(cluster, EU, 2, &REGIONS).await
+    })
+    .await
+}
