@@ -134,7 +134,16 @@ pub async fn go_back(
         // that runs and cannot be looked at must not be taken for it.
         let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
         if order(&asker, Order::Start, agent_max, op).await.is_ok() {
-            found = Ok(look(&asker, op).await.map_err(|_| Stopped::Failed(why))?);
+            // Its process has to connect to it anew.
+            let give_up = op.clock.monotonic() + SOON;
+            found = look(&asker, op).await;
+            while found.is_err() && op.clock.monotonic() < give_up {
+                tokio::time::sleep(LOOK_EVERY).await;
+                found = look(&asker, op).await;
+            }
+            if found.is_err() {
+                return Err(Stopped::Failed(why));
+            }
         }
     }
     let upstream = sight.regions.get(primary).map(|seen| &seen.instance);

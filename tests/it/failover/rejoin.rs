@@ -8,7 +8,11 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Target, Wan};
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn near(spec: &mut Spec) {
     spec.wan = Wan::Off;
@@ -30,7 +34,7 @@ async fn acknowledged(caller: &mut Caller, key: &str, epoch: u32) -> anyhow::Res
 }
 
 /// The keys of a list of lost writes.
-fn listed(file: &str) -> anyhow::Result<BTreeSet<String>> {
+fn listed(file: &Path) -> anyhow::Result<BTreeSet<String>> {
     let lines = fs::read_to_string(file)?;
     let keys = lines.lines().map(|line| {
         let line: Value = serde_json::from_str(line)?;
@@ -56,24 +60,27 @@ pub async fn what_two_epochs_lost_is_listed() -> anyhow::Result<()> {
         for name in [EU, AP] {
             cluster.lab.resume(&postgres(name)?)?;
         }
-        eventually("a promotion", SOON, async || {
-            let promote = ["promote", EU, "--yes", "--accept-data-loss"];
-            let promoted = command(cluster, &promote).output().await;
-            let promoted = promoted.map_err(|error| error.to_string())?;
-            if promoted.status.success() { Ok(()) } else { Err(said(&promoted)) }
+        // The second epoch counts two, and one of them is gone for good.
+        let gone =
+            ["region", "remove", US, "--gone", "--primary", EU, "--accept-data-loss", "--yes"];
+        eventually("an epoch without it", SOON, async || {
+            let removed = command(cluster, &gone).output().await;
+            let removed = removed.map_err(|error| error.to_string())?;
+            if removed.status.success() { Ok(()) } else { Err(said(&removed)) }
         })
         .await?;
         cluster.lab.restart(&target(US)).await?;
-        let told = cluster.command(&["rejoin", US, "--yes"]).await?;
-        let file = told["ledger"].as_str().with_context(|| told.to_string())?;
-        let keys = listed(file)?;
+        let file = cluster.dir().join("lost");
+        let ledger = file.to_str().context("no text")?;
+        let told = cluster.command(&["region", "add", US, "--yes", "--ledger", ledger]).await?;
+        let keys = listed(&file)?;
         let wanted = ["of-the-first", "of-the-second"].map(str::to_owned);
         ensure!(wanted.iter().all(|key| keys.contains(key)), "{keys:?} {told}");
         // They can be carried out again later too.
         let told = cluster.command(&["rejoin", US, "--yes", "--replay"]).await?;
         let replayed = told["replayed"]["replayed"].as_u64();
         ensure!(replayed.is_some_and(|count| count >= 2), "{told}");
-        let here = caller.items(EU, "astray", "").await?;
+        let here = cluster.caller().items(EU, "astray", "").await?;
         ensure!(here.len() == 2, "{here:?}");
         ready(cluster, US).await
     })
@@ -81,9 +88,9 @@ pub async fn what_two_epochs_lost_is_listed() -> anyhow::Result<()> {
 }
 
 /// The file without which a Postgres does not start.
-async fn control_file(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
+async fn version_file(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
     let data = sql(cluster, name, "SELECT current_setting('data_directory')").await?;
-    Ok(PathBuf::from(data).join("global/pg_control"))
+    Ok(PathBuf::from(data).join("PG_VERSION"))
 }
 
 pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyhow::Result<()> {
@@ -91,7 +98,7 @@ pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyho
         reigns(cluster, US, 1, &REGIONS).await?;
         let moved = command(cluster, &["switchover", EU, "--yes"]).output().await?;
         ensure!(moved.status.success(), "{}", said(&moved));
-        let [of_us, of_ap] = [control_file(cluster, US).await?, control_file(cluster, AP).await?];
+        let [of_us, of_ap] = [version_file(cluster, US).await?, version_file(cluster, AP).await?];
         let aside = of_us.with_extension("aside");
         cluster.lab.kill(&postgres(US)?).await?;
         fs::rename(&of_us, &aside)?;
