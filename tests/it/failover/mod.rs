@@ -16,7 +16,7 @@ use crate::{
     harness::{self, Cluster, REGIONS, SOON, eventually, region},
 };
 use anyhow::{Context as _, bail, ensure};
-use godwit::vocab::{Clock as _, SystemClock, SystemRng, rng};
+use godwit::vocab::{Clock as _, Lsn, SystemClock, SystemRng, rng};
 use libtest_mimic::Trial;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -74,7 +74,12 @@ pub fn trials() -> Vec<Trial> {
             what_two_epochs_lost_is_listed,
             a_journal_that_cannot_be_read_is_not_thrown_away_unasked,
         }
-        run_alone restarts::{a_promotion_killed_after_any_step_ends_the_same_when_run_again}
+        run_alone restarts::{
+            a_promotion_killed_after_any_step_ends_the_same_when_run_again,
+            a_promotion_in_quorum_killed_after_any_step_ends_the_same_when_run_again,
+            a_switchover_killed_after_any_step_ends_the_same_when_run_again,
+            a_rejoin_killed_midway_ends_the_same_when_run_again,
+        }
         run_alone region::{
             one_region_goes_on_without_two_that_are_gone_and_they_are_added_again,
             a_replica_is_removed_and_added_again_and_no_write_fails,
@@ -360,6 +365,17 @@ async fn ready(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     .await
 }
 
+/// Waits until an old primary knows that it is one.
+async fn quarantined(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    eventually(&format!("the quarantine of {name}"), SOON, async || {
+        match readiness(cluster, name).await.map_err(|error| error.to_string())? {
+            (503, told) if told.contains("godwit rejoin") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
 /// The one value of a query, asked as the superuser.
 async fn sql(cluster: &Cluster, name: &str, query: &'static str) -> anyhow::Result<String> {
     let mut database = sqlx::PgConnection::connect(&cluster.region(name).global_db).await?;
@@ -385,6 +401,33 @@ async fn fence_is(cluster: &Cluster, name: &str, wanted: bool) -> anyhow::Result
     .await
 }
 
+/// Waits until these regions receive nothing more, as their primary is dead.
+async fn receive_no_more(cluster: &Cluster, regions: &[&str]) -> anyhow::Result<()> {
+    let receives =
+        "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')::text";
+    for name in regions {
+        eventually(&format!("the end of what {name} receives"), SOON, async || {
+            match sql(cluster, name, receives).await {
+                Ok(receives) if receives == "false" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The region that has received more than the other; the first when neither has.
+async fn furthest(
+    cluster: &Cluster,
+    [first, other]: [&'static str; 2],
+) -> anyhow::Result<&'static str> {
+    let received = "SELECT pg_last_wal_receive_lsn()::text";
+    let [ours, theirs] =
+        [sql(cluster, first, received).await?, sql(cluster, other, received).await?];
+    Ok(if theirs.parse::<Lsn>()? > ours.parse()? { other } else { first })
+}
+
 /// Runs a command that moves the primary, to whatever end.
 fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
@@ -404,15 +447,10 @@ async fn refused(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String
     Ok(said(&output))
 }
 
-/// Demands that `target` is the primary of `epoch` and takes writes from every region named.
-async fn reigns(
-    cluster: &Cluster,
-    target: &str,
-    epoch: u32,
-    regions: &[&str],
-) -> anyhow::Result<()> {
+/// Demands that writes from every region named are acknowledged in `epoch`.
+async fn writes_from(caller: &Caller, epoch: u32, regions: &[&str]) -> anyhow::Result<()> {
     for at in regions {
-        let mut caller = cluster.caller();
+        let mut caller = caller.fresh();
         // On a machine that has other things to do, a lease may be late for a moment.
         let what = format!("a write from {at}");
         let shot = eventually(&what, SOON, async || {
@@ -423,6 +461,17 @@ async fn reigns(
         .await?;
         ensure!(shot.acknowledged() && shot.epoch == Some(epoch), "{at}: {shot:?}");
     }
+    Ok(())
+}
+
+/// Demands that `target` is the primary of `epoch` and takes writes from every region named.
+async fn reigns(
+    cluster: &Cluster,
+    target: &str,
+    epoch: u32,
+    regions: &[&str],
+) -> anyhow::Result<()> {
+    writes_from(&cluster.caller(), epoch, regions).await?;
     let told = report(cluster, target).await.map_err(anyhow::Error::msg)?;
     ensure!(told["role"] == "primary" && told["writable"] == true, "{told}");
     for other in REGIONS.iter().filter(|other| **other != target) {

@@ -1,7 +1,7 @@
 //! One move after another, planned and not: what it costs, what is lost, and who is told.
 
 use super::{
-    LIST, Reading, Shot, TERM, Writing, command, equal, none_fails, now, readiness, refused,
+    LIST, Reading, Shot, TERM, Writing, command, equal, none_fails, now, quarantined, refused,
     reigns, rejoin, report, said, since, slots, sql, target, told_the_truth, write,
 };
 use crate::{
@@ -168,20 +168,24 @@ async fn read_on(
     Ok(count)
 }
 
-/// Acknowledged writes that the primary alone has, and the sessions that made them.
-async fn doomed(cluster: &Cluster) -> anyhow::Result<Vec<(Caller, String)>> {
+/// Acknowledged writes that the primary alone has, and the sessions that made them. It is cut off.
+pub(super) async fn doomed(
+    cluster: &Cluster,
+    primary: &str,
+) -> anyhow::Result<Vec<(Caller, String)>> {
+    let others = || REGIONS.into_iter().filter(|name| *name != primary);
     let mut warm = cluster.caller();
-    let seen = warm.create(US, "doomed", &json!({})).await?.wants(201)?.id()?;
-    for far in [EU, AP] {
+    let seen = warm.create(primary, "doomed", &json!({})).await?.wants(201)?.id()?;
+    for far in others() {
         warm.read(far, "doomed", &seen).await?.wants(200)?;
     }
-    for far in [EU, AP] {
-        cluster.lab.cut(&region(US), &region(far))?;
+    for far in others() {
+        cluster.lab.cut(&region(primary), &region(far))?;
     }
     let cut_at = now();
     let create = async || {
         let mut caller = cluster.caller();
-        let item = caller.create(US, "doomed", &json!({})).await?.wants(201)?;
+        let item = caller.create(primary, "doomed", &json!({})).await?.wants(201)?;
         anyhow::Ok((caller, item.id()?))
     };
     let made = try_join_all((0..3).map(|_| create())).await?;
@@ -190,7 +194,7 @@ async fn doomed(cluster: &Cluster) -> anyhow::Result<Vec<(Caller, String)>> {
 }
 
 /// Demands that whoever holds the bookmark of a lost write is told so, in each region.
-async fn told_lost(lost: &[(Caller, String)], regions: &[&str]) -> anyhow::Result<()> {
+pub(super) async fn told_lost(lost: &[(Caller, String)], regions: &[&str]) -> anyhow::Result<()> {
     for (caller, id) in lost {
         for at in regions {
             let mut caller = caller.clone();
@@ -209,7 +213,7 @@ pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> a
         async |cluster| {
             reigns(cluster, US, 1, &REGIONS).await?;
             let reading = Reading::begin(cluster, &[EU, AP], read_on);
-            let lost = doomed(cluster).await?;
+            let lost = doomed(cluster, US).await?;
             cluster.lab.kill(&target(US)).await?;
             let killed_at = now();
             // Whoever still asks the dead one over a link that is cut waits for the end of its time.
@@ -248,13 +252,7 @@ pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> a
             cluster.lab.heal();
 
             cluster.lab.restart(&target(US)).await?;
-            eventually("its quarantine", SOON, async || {
-                match readiness(cluster, US).await.map_err(|error| error.to_string())? {
-                    (503, told) if told.contains("godwit rejoin") => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await?;
+            quarantined(cluster, US).await?;
             let mut caller = cluster.caller();
             let read = caller.get(US, "/v1/collections/doomed/items").await?.wants(200)?;
             ensure!(read.header("godwit-region") == Some(EU) && read.items()?.len() == 1, "{read}");
