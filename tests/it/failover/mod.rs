@@ -169,10 +169,24 @@ impl Writing {
 
     /// Waits for an acknowledged write at `at` that was sent after `from`, and tells when it came.
     async fn goes_on(&self, at: &str, from: Instant) -> anyhow::Result<Instant> {
+        self.first(at, from, Shot::acknowledged).await
+    }
+
+    /// The same, of a write in this epoch.
+    async fn goes_on_in(&self, epoch: u32, at: &str, from: Instant) -> anyhow::Result<Instant> {
+        self.first(at, from, |shot| shot.acknowledged() && shot.epoch == Some(epoch)).await
+    }
+
+    async fn first(
+        &self,
+        at: &str,
+        from: Instant,
+        wanted: impl Fn(&Shot) -> bool,
+    ) -> anyhow::Result<Instant> {
         eventually(&format!("a write in {at}"), SOON, async || {
             let shots = self.so_far();
             let sent = |shot: &&Shot| shot.at == at && shot.began >= from;
-            match shots.iter().find(|shot| sent(shot) && shot.acknowledged()) {
+            match shots.iter().find(|shot| sent(shot) && wanted(shot)) {
                 Some(shot) => Ok(shot.ended),
                 None => Err(format!("{:?}", shots.iter().rfind(sent))),
             }

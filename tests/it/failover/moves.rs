@@ -28,6 +28,8 @@ const PACE: Duration = Duration::from_millis(300);
 const SESSIONS: usize = 3;
 /// Longest write across a planned move, on a machine that has other things to do.
 const HELD: Duration = Duration::from_secs(5);
+/// From the end of a command to a write in the new epoch, sent after it, from any region.
+const SENT_THERE: Duration = Duration::from_secs(2);
 /// From the command to the first write from any region, at real distances.
 const REPLACED: Duration = Duration::from_secs(8);
 
@@ -62,6 +64,22 @@ fn longest(shots: &[Shot], from: Instant, to: Instant) -> Duration {
     during.map(Shot::took).max().unwrap_or_default()
 }
 
+/// Demands that a write of each region is acknowledged in `epoch` soon after the command ended.
+async fn goes_there(
+    writing: &Writing,
+    epoch: u32,
+    regions: &[&str],
+    ended_at: Instant,
+) -> anyhow::Result<()> {
+    for name in regions {
+        let first = writing.goes_on_in(epoch, name, ended_at).await?;
+        let took = first.saturating_duration_since(ended_at);
+        eprintln!("{name} writes in epoch {epoch} {took:?} after the command");
+        ensure!(took < SENT_THERE, "{name} in epoch {epoch}: {took:?}");
+    }
+    Ok(())
+}
+
 pub async fn around_the_world_and_back_no_write_fails() -> anyhow::Result<()> {
     harness::own(
         "world",
@@ -79,9 +97,7 @@ pub async fn around_the_world_and_back_no_write_fails() -> anyhow::Result<()> {
                 ensure!(report["epoch"] == epoch && report["region"] == to, "{report}");
                 let told = returned(&report)?;
                 ensure!(told.starts_with("rewound"), "the old primary was not rewound: {told}");
-                for name in REGIONS {
-                    writing.goes_on(name, now()).await?;
-                }
+                goes_there(&writing, epoch, &REGIONS, now()).await?;
                 spans.push((to, began, now()));
                 reigns(cluster, to, epoch, &REGIONS).await?;
             }
@@ -236,8 +252,10 @@ pub async fn a_killed_primary_is_replaced_and_its_lost_writes_are_told_of() -> a
             let promote = ["promote", EU, "--yes", "--accept-data-loss"];
             let promoted = command(cluster, &promote).output().await?;
             ensure!(promoted.status.success(), "{}", said(&promoted));
+            let promoted_at = now();
             let moved: Value = serde_json::from_slice(&promoted.stdout)?;
             ensure!(moved["epoch"] == 2, "{moved}");
+            goes_there(&writing, 2, &[EU, AP], promoted_at).await?;
             for at in [EU, AP] {
                 let first = writing.goes_on(at, killed_at).await?;
                 let took = first.saturating_duration_since(asked_at);
