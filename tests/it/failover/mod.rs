@@ -69,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
             a_killed_primary_is_replaced_and_its_lost_writes_are_told_of,
             a_laggard_is_refused_while_another_has_more,
             one_that_has_yet_to_replay_its_log_is_not_passed_over,
+            with_two_processes_a_region_no_acknowledged_write_is_lost,
         }
         run_alone rejoin::{
             what_two_epochs_lost_is_listed,

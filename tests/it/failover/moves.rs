@@ -1,8 +1,9 @@
 //! One move after another, planned and not: what it costs, what is lost, and who is told.
 
 use super::{
-    LIST, Reading, Shot, TERM, Writing, command, equal, none_fails, now, quarantined, refused,
-    reigns, rejoin, report, said, since, slots, sql, target, told_the_truth, write,
+    LIST, Reading, Shot, TERM, Writing, command, equal, furthest, none_fails, now, quarantined,
+    receive_no_more, refused, refused_kindly, reigns, rejoin, report, said, since, slots, sql,
+    target, told_the_truth, write, writes_from,
 };
 use crate::{
     client::Caller,
@@ -11,13 +12,14 @@ use crate::{
 use anyhow::{Context as _, anyhow, ensure};
 use futures_util::future::try_join_all;
 use godwit::{
-    lab::{Durability, Spec},
+    lab::{Durability, Spec, Wan},
     vocab::Lsn,
 };
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 use std::{
+    num::NonZeroU8,
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
@@ -363,6 +365,69 @@ pub async fn one_that_has_yet_to_replay_its_log_is_not_passed_over() -> anyhow::
         let items = caller.items(AP, "replaying", "").await?;
         ensure!(items.len() == 1, "{items:?}");
         Ok(())
+    })
+    .await
+}
+
+/// Sessions that ask the second process of each region.
+fn seconds(cluster: &Cluster) -> anyhow::Result<Caller> {
+    let mut caller = cluster.caller();
+    for name in REGIONS {
+        let second = cluster.region(name).more.first().context("no second process")?;
+        caller = caller.at_base(name, &second.public);
+    }
+    Ok(caller)
+}
+
+pub async fn with_two_processes_a_region_no_acknowledged_write_is_lost() -> anyhow::Result<()> {
+    let shape = |spec: &mut Spec| {
+        spec.processes = NonZeroU8::new(2).expect("two");
+        (spec.wan, spec.durability) = (Wan::Off, Durability::Quorum);
+    };
+    harness::own("pairs", shape, async |cluster| {
+        let callers = [cluster.caller(), seconds(cluster)?];
+        let sessions = REGIONS.iter().flat_map(|at| callers.clone().map(|caller| (*at, caller)));
+        let writing = Writing::begin(sessions, PACE);
+        for name in REGIONS {
+            writing.goes_on(name, now()).await?;
+        }
+        let began = now();
+        let moved = cluster.command(&["switchover", EU, "--yes"]).await?;
+        ensure!(moved["epoch"] == 2, "{moved}");
+        let returned = now();
+        for caller in &callers {
+            writes_from(caller, 2, &REGIONS).await?;
+        }
+        reigns(cluster, EU, 2, &REGIONS).await?;
+
+        cluster.lab.kill(&target(EU)).await?;
+        receive_no_more(cluster, &[US, AP]).await?;
+        let to = furthest(cluster, [US, AP]).await?;
+        let moved = cluster.command(&["promote", to, "--yes"]).await?;
+        ensure!(moved["epoch"] == 3, "{moved}");
+        for caller in &callers {
+            writes_from(caller, 3, &[US, AP]).await?;
+        }
+        reigns(cluster, to, 3, &[US, AP]).await?;
+        cluster.lab.restart(&target(EU)).await?;
+        quarantined(cluster, EU).await?;
+        rejoin(cluster, EU).await?;
+        for caller in &callers {
+            writes_from(caller, 3, &REGIONS).await?;
+        }
+        for name in REGIONS {
+            writing.goes_on_in(3, name, now()).await?;
+        }
+        let collection = writing.collection.clone();
+        let shots = writing.end().await;
+        let handed_over: Vec<Shot> =
+            shots.iter().filter(|shot| shot.began <= returned).cloned().collect();
+        none_fails(&handed_over, [(began, returned)])?;
+        refused_kindly(shots.iter().filter(|shot| shot.at != EU))?;
+        told_the_truth(cluster, to, &collection, &shots).await?;
+        reigns(cluster, to, 3, &REGIONS).await?;
+        equal(cluster).await?;
+        slots(cluster).await
     })
     .await
 }
