@@ -150,7 +150,15 @@ impl RegionAnswers {
             }
             Order::Detach { promise } => {
                 self.stands(&promise, op).await?;
-                control.detach().await.map(done)
+                match control.detach().await {
+                    // A run before that was killed had it promoted, which has just come to its end.
+                    Err(ControlError::Refused(_))
+                        if self.ours(&promise).is_ok() && !control.look().await?.in_recovery =>
+                    {
+                        Ok(Outcome::Done)
+                    }
+                    detached => detached.map(done),
+                }
             }
             Order::Fence { promise } => {
                 self.stands(&promise, op).await?;
