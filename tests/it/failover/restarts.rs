@@ -255,7 +255,7 @@ pub async fn a_rejoin_killed_midway_ends_the_same_when_run_again() -> anyhow::Re
             cluster.lab.restart(&target(from)).await?;
             quarantined(cluster, from).await?;
 
-            let ledger = cluster.dir().join(format!("lost-{epoch}.ndjson"));
+            let ledger = Layout::new(cluster.dir())?.logs().join(format!("lost-{epoch}.ndjson"));
             let file = ledger.to_str().context("a path that is no text")?;
             let rejoin = ["rejoin", from, "--yes", "--ledger", file];
             rejoin_killed_at(cluster, (from, to), &rejoin, &ledger, sign).await?;
