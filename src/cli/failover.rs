@@ -107,10 +107,11 @@ pub struct Rejoin {
     /// Where the writes are listed that it alone had, one JSON document a line
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// Go on where its Postgres does not start, so that nothing can be listed
+    /// Go on where what it alone has cannot be listed: its Postgres does not start
     #[arg(long)]
     accept_data_loss: bool,
-    /// Carry them out again on the primary, in their order; what no longer fits is kept aside
+    /// Carry out again on the primary, in their order, all that are noted as lost; what no longer fits
+    /// is kept aside
     #[arg(long)]
     replay: bool,
 }
@@ -260,7 +261,7 @@ impl Rejoin {
             if replay {
                 let asker = cluster.asker(&sight, &primary).context("no such region")?;
                 let tally = replayed.insert(Tally::default());
-                for epoch in rejoin::ended_of(region, &sight.epochs_of(&primary)) {
+                for epoch in rejoin::ended(&sight.epochs_of(&primary)) {
                     *tally += failover::replay::replay(&asker, epoch, op, |_| ()).await?;
                 }
             }
@@ -308,7 +309,7 @@ impl Rejoined {
         if let Some(ledger) = &self.ledger {
             let _ = writeln!(
                 text,
-                "{} writes were acknowledged and lost; {} has them all:",
+                "{} writes had been committed there alone and are lost; {} has them all:",
                 lost.len(),
                 ledger.display()
             );

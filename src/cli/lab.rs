@@ -3,7 +3,7 @@
 mod status;
 mod up;
 
-use super::{Output, block_on, target::DEFAULT_LAB};
+use super::{Output, Refused, block_on, target::DEFAULT_LAB};
 use crate::{
     lab::{self, Direction, Kind, Layout, Order, Severing, Target, control::Request},
     vocab::{Clock as _, Region, SystemClock},
@@ -174,7 +174,12 @@ impl Lab {
                 format!("{a} and {b} are {ms} ms apart")
             }
             Action::Agent { region, verb } => {
-                let told = block_on(lab::control::order(&dir, region, verb.order()?))?;
+                let told = block_on(lab::control::order(&dir, region, verb.order()?));
+                let told =
+                    told.map_err(|error| match error.downcast::<lab::control::NotNow>() {
+                        Ok(not_now) => Refused(not_now.to_string()).into(),
+                        Err(error) => error,
+                    })?;
                 // Nothing but what was asked for: a program reads it.
                 return told.map_or(Ok(()), |path| {
                     Output::Text.print(&path, |path| path.display().to_string())

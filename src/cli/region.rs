@@ -72,7 +72,7 @@ struct Add {
     /// Where the writes are listed that it alone had, one JSON document a line
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// Go on where its Postgres does not start, so that nothing can be listed
+    /// Go on where what it alone has cannot be listed: its Postgres does not start
     #[arg(long)]
     accept_data_loss: bool,
     #[command(flatten)]
@@ -166,7 +166,10 @@ impl Add {
             let mut report = how.carry_out(hand, &sight, &planned).await?;
             report.notes.insert(0, format!("{region}: {came}"));
             if let Some((path, count)) = file {
-                let lost = format!("{count} writes were acknowledged and lost: {}", path.display());
+                let lost = format!(
+                    "{count} writes had been committed there alone and are lost: {}",
+                    path.display()
+                );
                 report.notes.insert(1, lost);
             }
             how.output.print(&report, summary)

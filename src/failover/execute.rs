@@ -21,7 +21,10 @@ use crate::{
 };
 use futures_util::future::join_all;
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// Longest wait for an answer to an order that takes moments.
 const SOON: Duration = Duration::from_secs(10);
@@ -102,6 +105,8 @@ pub struct Run<'a> {
     final_lsn: Option<Lsn>,
     /// What those that receive no more have.
     detached: Vec<(Region, Lsn)>,
+    /// Who may have something too, as those who promise tell.
+    read_too: BTreeSet<Region>,
     began_at: Option<Lsn>,
     /// When what the old primary was granted has run out.
     granted_until: Option<Instant>,
@@ -131,6 +136,7 @@ impl<'a> Run<'a> {
             agent_max,
             final_lsn: None,
             detached: Vec::new(),
+            read_too: BTreeSet::new(),
             began_at: None,
             granted_until: None,
             term,
@@ -185,9 +191,17 @@ impl<'a> Run<'a> {
             Step::Part { regions } => Ok(self.part(regions).await),
             Step::Rejoin { region } => {
                 let primary = &self.plan.promise.region;
-                // All was handed over: were there something after all, it is noted, and told.
-                let list = |_: Epoch, _: &[Lost]| Ok(());
-                let keeping = rejoin::Keeping { list, unlisted: true };
+                // What this run has fenced was handed over, all of it. Of another there may be something
+                // to list, which `godwit rejoin` does.
+                let handed_over = self.final_lsn.is_some();
+                let list = |_: Epoch, lost: &[Lost]| match lost.len() {
+                    count if count > 0 && !handed_over => Err(Stopped::Refused(format!(
+                        "{region} has {count} writes that no other region has: `godwit rejoin \
+                         {region}` lists them"
+                    ))),
+                    _ => Ok(()),
+                };
+                let keeping = rejoin::Keeping { list, unlisted: handed_over };
                 let (cluster, agent_max) = (self.cluster, self.agent_max);
                 let back = rejoin::go_back(cluster, region, primary, agent_max, self.op, keeping);
                 let rejoin::Back { told, lost, .. } = back.await?;
@@ -226,6 +240,7 @@ impl<'a> Run<'a> {
 
     async fn detach(&mut self, regions: &[Region]) -> Result<String, Stopped> {
         let promise = &self.plan.promise;
+        let regions: Vec<Region> = regions.iter().chain(&self.read_too).cloned().collect();
         let detached = regions.iter().map(async |region| {
             let order = Order::Detach { promise: promise.clone() };
             self.order(region, order, SOON + SOON).await?;
@@ -242,9 +257,12 @@ impl<'a> Run<'a> {
                 }
                 // Promised to another, it would go on past where the epoch begins.
                 Err(why @ Stopped::Refused(_)) => return Err(why),
-                // It is then as one that could not be read, which the plan must have allowed for.
+                // It is then as one that could not be read, which the plan must have allowed for; as
+                // long as it can be, it may have more than the target.
                 Err(why)
-                    if *region != promise.region && (promise.planned || promise.accepts_loss) =>
+                    if *region != promise.region
+                        && (promise.planned || promise.accepts_loss)
+                        && self.look(region).await.is_err() =>
                 {
                     told.push(format!("{region}: {why}"));
                 }

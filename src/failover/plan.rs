@@ -440,24 +440,30 @@ impl View<'_> {
     fn in_place(&mut self, durability: Durability) -> Vec<Step> {
         let (from, target) = (self.from, self.target);
         let follow = Step::Follow { regions: self.strays().collect() };
-        if self.change.is_none() {
-            return vec![Step::Promise, Step::Promote, Step::Begin, follow, Step::Verify];
-        }
         let primary = |instance: &Instance| instance.role == Role::Primary;
-        if !self.seen.instance.as_ref().is_ok_and(primary) {
+        let is_primary = self.seen.instance.as_ref().is_ok_and(primary);
+        let fence = Step::Fence { region: from.clone() };
+        if self.change.is_none() {
+            // Until its fence it may have gone on taking writes.
+            let ready: &[Step] = if is_primary { &[fence] } else { &[Step::Promote] };
+            let begins = [Step::Begin, Step::Release, follow, Step::Verify];
+            return [Step::Promise].iter().chain(ready).chain(&begins).cloned().collect();
+        }
+        if !is_primary {
             self.reasons.push(format!(
                 "{target} is no primary any more: `godwit switchover {target}` mends that"
             ));
         }
         let others: Vec<&Region> = self.members.others(target).collect();
         let alone = !others.iter().any(|region| streams(self.sight, region, target));
-        if durability == Durability::Quorum && !others.is_empty() && alone {
+        // One that is added is brought in before the epoch begins.
+        let only_removes = self.change.added.is_empty() && !others.is_empty();
+        if durability == Durability::Quorum && only_removes && alone {
             self.reasons.push(format!(
                 "none of those who stay streams from {target}: {}. No write would be acknowledged",
                 list(others)
             ));
         }
-        let fence = Step::Fence { region: from.clone() };
         let mut steps = vec![Step::Promise, fence, Step::Begin, Step::Release, Step::Verify];
         if !self.change.gone.is_empty() {
             steps.insert(1, Step::WaitOut);

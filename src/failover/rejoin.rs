@@ -3,7 +3,7 @@
 use super::{
     execute::Stopped,
     ledger::{self, Lost},
-    observe::{Cluster, Sight, order},
+    observe::{Cluster, Failure, Sight, order},
 };
 use crate::{
     topology::{
@@ -13,7 +13,7 @@ use crate::{
     },
     vocab::{Epoch, EpochStart, Op, Region},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Longest wait for an answer to an order that takes moments.
 const SOON: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub struct Keeping<F> {
     pub unlisted: bool,
 }
 
-/// What a region needs to be a replica of the primary.
+/// What an instance needs to be a replica of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It streams from it.
@@ -48,18 +48,11 @@ pub enum Standing {
     Strayed,
     /// It went on where its epoch had ended: it must go back.
     Diverged,
-    /// Its Postgres does not answer.
-    Down,
 }
 
 /// How an instance stands to the primary of `epochs`. Pure.
 #[must_use]
-pub fn standing(
-    instance: Result<&Instance, &str>,
-    primary: &Region,
-    epochs: &[EpochStart],
-) -> Standing {
-    let Ok(instance) = instance else { return Standing::Down };
+pub fn standing(instance: &Instance, primary: &Region, epochs: &[EpochStart]) -> Standing {
     let own = instance.epoch();
     let next = epochs.iter().filter(|start| Some(start.epoch) > own).min_by_key(|s| s.epoch);
     let past = next.is_some_and(|next| instance.reaches() > next.start_lsn);
@@ -72,6 +65,15 @@ pub fn standing(
     } else {
         Standing::Strayed
     }
+}
+
+/// A region's Postgres, as a rejoin finds it.
+enum Found {
+    Runs(Box<Instance>),
+    /// Its data is half rewound, which nobody does who has not listed what it had.
+    HalfRewound,
+    /// It neither runs nor starts, and why.
+    Down(String),
 }
 
 /// The epochs in which an instance may have committed what the primary, of `epochs`, has not got: the
@@ -93,14 +95,21 @@ pub fn astray(own: &[EpochStart], epochs: &[EpochStart]) -> Vec<Epoch> {
     astray
 }
 
-/// The ended epochs of a region whose lost writes the primary, of `epochs`, may have noted: its own, and
-/// those that left no trace. Oldest first. Pure.
+/// Whether a region may have acknowledged something that is its own: it began an epoch of `epochs`, or one
+/// began that left no trace there. Pure.
 #[must_use]
-pub fn ended_of(region: &Region, epochs: &[EpochStart]) -> Vec<Epoch> {
+pub fn reigned(region: &Region, epochs: &[EpochStart]) -> bool {
     let newest = epochs.iter().map(|start| start.epoch).max().map_or(0, Epoch::get);
-    let others =
-        |epoch: &Epoch| epochs.iter().any(|start| start.epoch == *epoch && start.region != *region);
-    (1..newest).filter_map(Epoch::new).filter(|epoch| !others(epoch)).collect()
+    let known: BTreeSet<u32> = epochs.iter().map(|start| start.epoch.get()).collect();
+    epochs.iter().any(|start| start.region == *region)
+        || (1..newest).any(|epoch| !known.contains(&epoch))
+}
+
+/// Every epoch that has ended, whether or not it left a trace. Oldest first. Pure.
+#[must_use]
+pub fn ended(epochs: &[EpochStart]) -> Vec<Epoch> {
+    let newest = epochs.iter().map(|start| start.epoch).max().map_or(0, Epoch::get);
+    (1..newest).filter_map(Epoch::new).collect()
 }
 
 pub(super) async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
@@ -128,36 +137,15 @@ pub async fn go_back(
     let Some(asker) = cluster.asker(&sight, region) else {
         return Err(Stopped::Failed(format!("{region} is not one of the regions")));
     };
-    let mut found = look(&asker, op).await;
-    if let Err(why) = &found {
-        // Stopped by a run before, or by nobody. One that was being rewound refuses to start; one
-        // that runs and cannot be looked at must not be taken for it.
-        let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
-        if order(&asker, Order::Start, agent_max, op).await.is_ok() {
-            // Its process has to connect to it anew.
-            let give_up = op.clock.monotonic() + SOON;
-            found = look(&asker, op).await;
-            while found.is_err() && op.clock.monotonic() < give_up {
-                tokio::time::sleep(LOOK_EVERY).await;
-                found = look(&asker, op).await;
-            }
-            if found.is_err() {
-                return Err(Stopped::Failed(why));
-            }
+    let found = find(&asker, agent_max, op).await?;
+    let stands = match &found {
+        Found::Runs(instance) => {
+            same_database(instance, &sight, region, primary)?;
+            standing(instance, primary, &epochs)
         }
-    }
-    let upstream = sight.regions.get(primary).map(|seen| &seen.instance);
-    if let (Ok(own), Some(Ok(upstream))) = (&found, upstream)
-        && own.system != upstream.system
-    {
-        return Err(Stopped::Refused(format!(
-            "{region} has another database, {}, which is no copy of {primary}'s, {}: nothing is done \
-             to it",
-            own.system, upstream.system
-        )));
-    }
+        Found::HalfRewound | Found::Down(_) => Standing::Diverged,
+    };
     let mut lost = None;
-    let stands = standing(found.as_ref().map_err(String::as_str), primary, &epochs);
     let told = match stands {
         Standing::Follows => "it follows already".to_owned(),
         Standing::Strayed => {
@@ -165,23 +153,32 @@ pub async fn go_back(
             order(&asker, follow, SOON, op).await?;
             "it follows again".to_owned()
         }
-        Standing::Diverged | Standing::Down => {
-            if let Ok(instance) = &found {
-                let (astray, mut all) = (astray(&instance.epochs, &epochs), Vec::new());
-                for epoch in &astray {
-                    all.extend(lost_writes(cluster, &sight, &asker, primary, *epoch, op).await?);
+        Standing::Diverged => {
+            let unread = ". Its journal could not be read: what it alone had is listed nowhere";
+            let unread = match &found {
+                Found::Runs(instance) => {
+                    let astray = astray(&instance.epochs, &epochs);
+                    match all_lost(cluster, &sight, &asker, primary, &astray, op).await {
+                        Ok(all) => {
+                            let newest = astray.last().copied().unwrap_or(Epoch::FIRST);
+                            (keeping.list)(newest, &all)?;
+                            lost = Some(all);
+                            ""
+                        }
+                        Err(_) if keeping.unlisted => unread,
+                        Err(why) => return Err(why),
+                    }
                 }
-                if let Some(newest) = astray.last() {
-                    (keeping.list)(*newest, &all)?;
-                    lost = Some(all);
+                Found::HalfRewound => ", as a run before has left it",
+                Found::Down(_) if keeping.unlisted || !reigned(region, &epochs) => unread,
+                Found::Down(why) => {
+                    return Err(Stopped::Refused(format!(
+                        "{region} may have been a primary, and what it alone acknowledged cannot be \
+                         listed: {why}. Mend it until it starts; --accept-data-loss goes on without \
+                         the list"
+                    )));
                 }
-            } else if !keeping.unlisted && reigned(&sight, region) {
-                return Err(Stopped::Refused(format!(
-                    "{region}, a primary once, has a Postgres that does not start: what it alone \
-                     acknowledged cannot be listed. Mend it until it starts; --accept-data-loss goes \
-                     on without the list"
-                )));
-            }
+            };
             order(&asker, Order::Stop, agent_max, op).await?;
             let kept = match order(&asker, Order::Keep, agent_max, op).await? {
                 Outcome::Kept { place } => place,
@@ -199,10 +196,6 @@ pub async fn go_back(
                 }
             };
             order(&asker, Order::Start, agent_max, op).await?;
-            let unread = match lost {
-                Some(_) => "",
-                None => ". Its journal could not be read: what it alone had is listed nowhere",
-            };
             format!("{how}; what it had is kept in {kept}{unread}")
         }
     };
@@ -210,11 +203,71 @@ pub async fn go_back(
     Ok(Back { told, lost })
 }
 
-/// Whether a region is known to have been the primary: no other has acknowledged anything that is its
-/// own.
-fn reigned(sight: &Sight, region: &Region) -> bool {
-    let mut told = sight.regions.keys().flat_map(|at| sight.epochs_of(at));
-    told.any(|start| start.region == *region)
+/// Finds out how a region's Postgres is, and starts one that was stopped by a run before, or by nobody.
+///
+/// # Errors
+/// [`Stopped::Failed`] for one that runs and cannot be looked at, which must not be taken for down.
+async fn find(asker: &Asker, agent_max: Duration, op: &Op) -> Result<Found, Stopped> {
+    let why = match look(asker, op).await {
+        Ok(instance) => return Ok(Found::Runs(Box::new(instance))),
+        Err(why) => why,
+    };
+    match order(asker, Order::Start, agent_max, op).await {
+        Ok(_) => {}
+        Err(Failure::Refused { .. }) => return Ok(Found::HalfRewound),
+        Err(Failure::Failed { reason, .. }) => {
+            return Ok(Found::Down(format!("its Postgres cannot be started: {reason}")));
+        }
+    }
+    // Its process has to connect to it anew.
+    let give_up = op.clock.monotonic() + SOON;
+    loop {
+        match look(asker, op).await {
+            Ok(instance) => return Ok(Found::Runs(Box::new(instance))),
+            Err(_) if op.clock.monotonic() < give_up => tokio::time::sleep(LOOK_EVERY).await,
+            Err(_) => {
+                let region = asker.region();
+                let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
+                return Err(Stopped::Failed(why));
+            }
+        }
+    }
+}
+
+/// Refuses to touch what is no copy of the primary's database, or cannot be told to be one.
+fn same_database(
+    own: &Instance,
+    sight: &Sight,
+    region: &Region,
+    primary: &Region,
+) -> Result<(), Stopped> {
+    let upstream = sight.regions.get(primary).map(|seen| seen.instance.as_ref());
+    match upstream {
+        Some(Ok(upstream)) if upstream.system == own.system => Ok(()),
+        Some(Ok(upstream)) => Err(Stopped::Refused(format!(
+            "{region} has another database, {}, which is no copy of {primary}'s, {}: nothing is done \
+             to it",
+            own.system, upstream.system
+        ))),
+        Some(Err(why)) => Err(Stopped::Failed(format!("{primary} cannot be looked at: {why}"))),
+        None => Err(Stopped::Failed(format!("{primary} is not one of the regions"))),
+    }
+}
+
+/// What the region alone has of these epochs, in their order.
+async fn all_lost(
+    cluster: &Cluster,
+    sight: &Sight,
+    old: &Asker,
+    primary: &Region,
+    epochs: &[Epoch],
+    op: &Op,
+) -> Result<Vec<Lost>, Stopped> {
+    let mut all = Vec::new();
+    for epoch in epochs {
+        all.extend(lost_writes(cluster, sight, old, primary, *epoch, op).await?);
+    }
+    Ok(all)
 }
 
 /// What the region committed in `epoch` and the primary has not got.
@@ -282,13 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_region_lost_is_of_its_own_epochs_and_of_those_that_nobody_else_had() {
-        let epochs = starts(&[(1, 0, "a"), (2, 50, "b"), (4, 70, "a"), (5, 80, "b")]);
-        let of = |region: &str| {
-            let region = format!("region-{region}").parse().unwrap();
-            ended_of(&region, &epochs).into_iter().map(Epoch::get).collect::<Vec<_>>()
+    fn a_region_may_have_reigned_that_began_an_epoch_or_where_one_left_no_trace() {
+        let whole = starts(&[(1, 0, "a"), (2, 50, "b"), (3, 70, "a")]);
+        let gap = starts(&[(1, 0, "a"), (3, 70, "a")]);
+        let may = |region: &str, epochs: &[EpochStart]| {
+            reigned(&format!("region-{region}").parse().unwrap(), epochs)
         };
-        assert_eq!((of("a"), of("b"), of("c")), (vec![1, 3, 4], vec![2, 3], vec![3]));
+        assert!(may("a", &whole) && may("b", &whole) && !may("c", &whole));
+        assert!(may("c", &gap));
+        let ended = |epochs| ended(epochs).into_iter().map(Epoch::get).collect::<Vec<_>>();
+        assert_eq!((ended(&whole), ended(&gap)), (vec![1, 2], vec![1, 2]));
     }
 
     #[test]

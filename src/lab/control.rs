@@ -2,6 +2,7 @@
 
 use super::{
     agent::{self, Order},
+    data::HalfRewound,
     laboratory::Inner,
     layout::{Layout, write_private},
     spec::{Severing, Target},
@@ -53,8 +54,15 @@ enum Answer {
     Done(Box<Status>),
     /// What an order tells of.
     CarriedOut(Option<PathBuf>),
+    /// It must not be done as things are.
+    Refused(String),
     Failed(String),
 }
+
+/// An order that must not be carried out as things are.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotNow(String);
 
 /// Asks the laboratory in `dir` and returns how it stands afterwards.
 ///
@@ -72,7 +80,7 @@ pub async fn ask(dir: &Path, request: &Request) -> anyhow::Result<Status> {
 /// begun goes on when this is dropped.
 ///
 /// # Errors
-/// When no laboratory runs there, or it could not do it.
+/// [`NotNow`], and when no laboratory runs there, or it could not do it.
 pub async fn order(dir: &Path, region: Region, order: Order) -> anyhow::Result<Option<PathBuf>> {
     match exchange(dir, &Request::Agent { region, order }).await? {
         Answer::CarriedOut(path) => Ok(path),
@@ -94,6 +102,7 @@ async fn exchange(dir: &Path, request: &Request) -> anyhow::Result<Answer> {
     stream.write_all(&line).await.with_context(none)?;
     stream.read_line(&mut answer).await.with_context(none)?;
     match serde_json::from_str(&answer).with_context(none)? {
+        Answer::Refused(why) => Err(NotNow(why).into()),
         Answer::Failed(why) => bail!(why),
         answer => Ok(answer),
     }
@@ -176,6 +185,7 @@ async fn answer(stream: UnixStream, lab: Weak<Inner>) {
         Err(error) => Answer::Failed(format!("not a request: {error}")),
         Ok(request) => match perform(&lab, request).await {
             Ok(answer) => answer,
+            Err(error) if error.is::<HalfRewound>() => Answer::Refused(format!("{error:#}")),
             Err(error) => Answer::Failed(format!("{error:#}")),
         },
     };

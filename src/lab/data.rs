@@ -5,7 +5,7 @@
 //! begins from again: what `pg_rewind` overwrites first is the log that tells it what to fetch.
 
 use super::{account::Account, layout::write_private};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -25,13 +25,18 @@ pub fn kept(data: &Path) -> Option<Role> {
     Some(if data.join("standby.signal").exists() { Role::Replica } else { Role::Primary })
 }
 
+/// A rewind was broken off.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is half rewound: rewind it again, or rebuild it", .0.display())]
+pub struct HalfRewound(PathBuf);
+
 /// [`kept`], for who is about to start it.
 ///
 /// # Errors
 /// When there is none, or it is half rewound.
 pub fn startable(data: &Path) -> anyhow::Result<Role> {
     if mark(data).exists() {
-        bail!("{} is half rewound: rewind it again, or rebuild it", data.display());
+        return Err(HalfRewound(data.to_owned()).into());
     }
     kept(data).with_context(|| format!("{} holds no database: rebuild it", data.display()))
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     vocab::{Clock as _, Region, SystemClock},
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 
@@ -252,7 +252,10 @@ impl LabGround {
                 postgres_faults::read_long(&replica, &primary).await?;
             }
             Act::CancelWaits(region) => {
-                postgres_faults::cancel_waits(&self.database(region)?).await?;
+                let cancelled = postgres_faults::cancel_waits(&self.database(region)?).await?;
+                // Elsewhere no commit waits.
+                let waits = self.commands.durability == Durability::Quorum;
+                ensure!(cancelled > 0 || !waits, "no commit waited in {region}");
             }
             Act::FillPages(region) => postgres_faults::fill_pages(&self.database(region)?).await?,
             Act::Promote(_) | Act::Switchover(_) | Act::Rejoin(_) => bail!("that is a command"),

@@ -61,8 +61,8 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Do(Act),
-    /// A safety rule must refuse it.
-    Refused(Act),
+    /// A safety rule must refuse it, and say so in these words.
+    Refused(Act, &'static str),
     /// The first of them that no safety rule refuses.
     FirstOf(Vec<Act>),
     /// Two people at once: at least one of them gets it done.
@@ -428,7 +428,7 @@ impl Scene {
             Step::Do(Act::Cut(self.primary.clone(), self.target.clone())),
             Step::Hold(Duration::from_secs(3)),
             Step::Do(Act::Kill(self.whole())),
-            Step::Refused(Act::Promote(self.target.clone())),
+            Step::Refused(Act::Promote(self.target.clone()), "further than"),
             Step::Do(Act::Promote(further)),
             Step::Writes(self.replicas()),
             Step::Do(Act::Heal),

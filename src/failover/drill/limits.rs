@@ -145,8 +145,9 @@ fn worst(sorted: &[u64]) -> Option<u64> {
     sorted.last().copied()
 }
 
-fn median(sorted: &[u64]) -> Option<u64> {
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+/// Of two in the middle, the greater.
+pub(super) fn median(sorted: &[u64]) -> Option<u64> {
+    sorted.get(sorted.len() / 2).copied()
 }
 
 fn sum(each: &[u64]) -> Option<u64> {
@@ -197,6 +198,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         count(&[Breach::Duplicated]).goal("duplicated writes", Unit::Count, 0, sum),
         count(&[Breach::Stale]).goal("stale reads", Unit::Count, 0, sum),
         count(&[Breach::Backward]).goal("backward reads", Unit::Count, 0, sum),
+        count(&[Breach::TwoEpochs]).goal("two epochs at once", Unit::Count, 0, sum),
         failed.goal("planned move: failed writes", Unit::Count, 0, sum),
         paused.goal("planned move: write pause, p99", Unit::Ms, PAUSE_MS_MAX, worst),
         after_kill.goal(

@@ -21,7 +21,8 @@ pub struct Measures {
     pub moves: Vec<Move>,
     pub reads: BTreeMap<Region, Availability>,
     pub writes: BTreeMap<Region, Availability>,
-    /// Of writes that were under way while something was broken or a command ran: how much longer
+    /// Of writes that were under way from when something was broken, or a command began, until every
+    /// region wrote in the new epoch; to the last mark where the primary did not move. How much longer
     /// each took than its region's median before.
     pub write_pause: Percentiles,
     /// Of all writes, by region: from the first attempt to the acknowledgement.
@@ -52,6 +53,8 @@ pub struct Move {
     pub to_survivors_ms: Option<u64>,
     /// Of it: waiting until what the old primary was granted had run out.
     pub lease_wait_ms: Option<u64>,
+    /// When the last region had its first; `None` while one has none.
+    pub everywhere_us: Option<u64>,
     /// Handed over by a primary that was alive.
     pub planned: bool,
 }
@@ -116,7 +119,7 @@ pub fn measure(history: &History, survivors: &[Region], commands: &[CommandRecor
     Measures {
         reads: by_region(|call| !call.ask.is_write()),
         writes: by_region(|call| call.ask.is_write()),
-        write_pause: writes.pause(history),
+        write_pause: writes.pause(history, &moves),
         surviving_reads_failed: None,
         write_time: writes.by_region(),
         writes_in_flight_max: writes.in_flight_max(),
@@ -180,6 +183,8 @@ fn one_move(
         let of = |region: &Region| (region.clone(), between(since(region), first(Some(region))));
         history.regions.iter().map(of).collect()
     };
+    let everywhere: Option<Vec<u64>> =
+        history.regions.iter().map(|region| first(Some(region))).collect();
     Some(Move {
         from,
         to,
@@ -190,6 +195,7 @@ fn one_move(
         after_command_ms: by_region(&|_| begun),
         to_survivors_ms: None,
         lease_wait_ms: None,
+        everywhere_us: everywhere.and_then(|each| each.into_iter().max()),
         planned: false,
     })
 }
@@ -257,7 +263,7 @@ impl<'a> Durations<'a> {
         times.into_iter().map(|(region, times)| (region, Percentiles::of(times))).collect()
     }
 
-    fn pause(&self, history: &History) -> Percentiles {
+    fn pause(&self, history: &History, moves: &[Move]) -> Percentiles {
         let troubles = history
             .marks
             .iter()
@@ -265,7 +271,9 @@ impl<'a> Durations<'a> {
         let Some(from) = troubles.clone().map(|mark| mark.at_us).min() else {
             return Percentiles::default();
         };
-        let until = history.marks.iter().map(|mark| mark.at_us).max().unwrap_or(from);
+        let last_mark = history.marks.iter().map(|mark| mark.at_us).max().unwrap_or(from);
+        let everywhere = moves.iter().map(|one| one.everywhere_us).collect::<Option<Vec<_>>>();
+        let until = everywhere.unwrap_or_default().into_iter().max().unwrap_or(last_mark);
         let mut usual: BTreeMap<&Region, Vec<u64>> = BTreeMap::new();
         for (region, began, ended) in self.0.iter().filter(|(_, _, ended)| *ended < from) {
             usual.entry(region).or_default().push(ended.saturating_sub(*began));
@@ -456,7 +464,11 @@ mod tests {
         assert!(says.contains(&(180_000, MarkKind::Seen)), "{says:?}");
         assert!(says.contains(&(1_250_000, MarkKind::Seen)), "{says:?}");
         // `c` was asked at 200 and acknowledged at 1250, where 100 is usual.
-        assert_eq!(measured.write_pause.max_ms, 950);
+        assert_eq!((measured.write_pause.max_ms, measured.write_pause.count), (950, 1));
+        // What comes later, while the old primary is rewound, would hide how long the others paused.
+        let later = [&attempts[..], &[(US, "e", 1_300, 1_400, Some(2))]].concat();
+        let marks = [&marks[..], &[(2_000, MarkKind::Command)]].concat();
+        assert_eq!(measure(&self::history(&later, &marks, 3_000), &[], &[]).write_pause.count, 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     checker::{Breach, Verdict},
     ground::CommandRecord,
-    limits::{Goal, Grade, Unit, goals},
+    limits::{Goal, Grade, Unit, goals, median},
     measures::{Availability, Measures, Move, Percentiles},
     run::Order,
 };
@@ -134,20 +134,15 @@ impl Report {
             .sum(),
             unresolved: sum(&|round| round.verdict.tally.unresolved),
             moves: moves().count(),
-            recovery_median_ms: middle(&recoveries),
+            recovery_median_ms: median(&recoveries),
             recovery_worst_ms: recoveries.last().copied(),
-            after_command_median_ms: middle(&commands),
+            after_command_median_ms: median(&commands),
             after_command_worst_ms: commands.last().copied(),
             goals: goals(self),
             reads_longest_unavailable_ms: worst(|measures| measures.reads.values().collect()),
             writes_longest_unavailable_ms: worst(|measures| measures.writes.values().collect()),
         }
     }
-}
-
-/// Of sorted values.
-fn middle(sorted: &[u64]) -> Option<u64> {
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
 
 /// Over all rounds. Milliseconds.

@@ -218,8 +218,9 @@ impl<G: Ground> Stage<'_, G> {
                 Acted::Refused(why) => Err(format!("{act} was refused: {why}")),
                 Acted::Failed(why) => Err(format!("{act} failed: {why}")),
             },
-            Step::Refused(act) => match self.act(act).await {
-                Acted::Refused(_) => Ok(()),
+            Step::Refused(act, words) => match self.act(act).await {
+                Acted::Refused(why) if why.contains(words) => Ok(()),
+                Acted::Refused(why) => Err(format!("{act} was refused, not for this: {why}")),
                 Acted::Done => Err(format!("{act} was done, and should have been refused")),
                 Acted::Failed(why) => Err(format!("{act} failed, and was not refused: {why}")),
             },

@@ -184,8 +184,8 @@ enum Kind {
 
 impl Shared {
     async fn arrive(self: Arc<Self>, region: Region, kind: Kind) {
-        let share = self.plan.rate.max(1) / u32::try_from(self.regions.len()).unwrap_or(1).max(1);
-        let pause = Duration::from_secs(1) / share.max(1);
+        let regions = u32::try_from(self.regions.len()).unwrap_or(1).max(1);
+        let pause = Duration::from_secs(1) * regions / self.plan.rate.max(1);
         let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         let mut turns = tokio::time::interval(pause);
         let mut before_us = None;

@@ -81,7 +81,7 @@ fn outranked(plan: &Plan, region: &Region, epoch: Epoch, by: Option<&Region>) ->
     )
 }
 
-/// Whose log a promotion does not look at, though it may have what an epoch acknowledged that is not
+/// Whose log a promotion would not look at, though it may have what an epoch acknowledged that is not
 /// known here: a member of one that was promised, and may have begun. Pure.
 fn unread(plan: &Plan, before: &[Members]) -> BTreeSet<Region> {
     let detached = plan.steps.iter().find_map(|step| match step {
@@ -116,13 +116,17 @@ impl Run<'_> {
             let lacking = quorum.lacks(&promised);
             let enough = lacking.is_none() && promised.contains(&wanted.region);
             if enough && !(wanted.planned && quiet && self.now() < give_up) {
-                let unread = unread(self.plan, &quorum.before);
-                if !unread.is_empty() {
+                let (unread, silent): (BTreeSet<_>, BTreeSet<_>) =
+                    unread(self.plan, &quorum.before)
+                        .into_iter()
+                        .partition(|region| promised.contains(region));
+                self.read_too = unread;
+                if !silent.is_empty() {
                     return Err(Stopped::Refused(format!(
-                        "an epoch may have begun that counts {} too, who cannot be read and may have \
-                         a write that was acknowledged in it: --accept-data-loss promotes {} all \
+                        "an epoch may have begun that counts {} too, who does not answer and may \
+                         have a write that was acknowledged in it: --accept-data-loss promotes {} all \
                          the same",
-                        list(&unread),
+                        list(&silent),
                         wanted.region
                     )));
                 }

@@ -9,6 +9,8 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// What of a failed agent's words is worth telling.
 const SAID_BYTES_MAX: usize = 2_000;
+/// Exit code of one that must not do as told: `start`, of data that is half rewound.
+const REFUSED: i32 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -18,6 +20,9 @@ pub enum AgentError {
     Late(u64),
     #[error("the agent could not {verb}: {said}")]
     Failed { verb: &'static str, said: String },
+    /// As things are it must not be done; nothing was.
+    #[error("the agent must not {verb}: {said}")]
+    Refused { verb: &'static str, said: String },
 }
 
 /// The program, and what comes before the word.
@@ -70,7 +75,10 @@ impl Agent {
             let from = said.len().saturating_sub(SAID_BYTES_MAX);
             let from = (from..said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
             let said = said[from..].trim().to_owned();
-            return Err(AgentError::Failed { verb, said });
+            return Err(match ended.status.code() {
+                Some(REFUSED) => AgentError::Refused { verb, said },
+                _ => AgentError::Failed { verb, said },
+            });
         }
         let said = String::from_utf8_lossy(&ended.stdout);
         Ok(said.lines().last().unwrap_or_default().trim().to_owned())
@@ -90,9 +98,14 @@ mod tests {
     async fn its_last_line_is_its_answer_and_its_errors_are_told() {
         let echo = agent("echo first; cat; echo; echo \"did $1\"", 10);
         assert_eq!(echo.call("keep", &"input").await.unwrap(), "did keep");
-        let fails = agent("echo 'no such cluster' >&2; exit 3", 10);
+        let fails = agent("echo 'no such cluster' >&2; exit 1", 10);
         let error = fails.call("stop", &()).await.unwrap_err().to_string();
         assert_eq!(error, "the agent could not stop: no such cluster");
+        let refuses = agent("echo 'half rewound' >&2; exit 3", 10);
+        let error = refuses.call("start", &()).await.unwrap_err();
+        assert!(
+            matches!(error, AgentError::Refused { verb: "start", said } if said == "half rewound")
+        );
     }
 
     #[tokio::test]

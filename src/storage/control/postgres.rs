@@ -1,8 +1,8 @@
 //! Plain Postgres, by SQL as the control role, and by the agent.
 
 use super::{
-    Acting, Agent, Beginning, ControlError, DatabaseControl, InstanceRow, SlotRow, StandbyRow,
-    Upstream, any_of, slot_of,
+    Acting, Agent, AgentError, Beginning, ControlError, DatabaseControl, InstanceRow, SlotRow,
+    StandbyRow, Upstream, any_of, slot_of,
 };
 use crate::{
     config::{Config, DatabaseConfig},
@@ -85,7 +85,10 @@ impl Postgres {
     ) -> Result<String, ControlError> {
         let agent = self.agent.as_ref().ok_or(ControlError::NotConfigured("failover.agent"))?;
         // Sessions of an instance that stops are of no further use.
-        Ok(agent.call(verb, input).await?)
+        agent.call(verb, input).await.map_err(|error| match error {
+            AgentError::Refused { .. } => ControlError::Refused(error.to_string()),
+            error => error.into(),
+        })
     }
 
     async fn in_recovery(&self) -> Result<bool, ControlError> {

@@ -76,7 +76,7 @@ pub async fn one_region_goes_on_without_two_that_are_gone_and_they_are_added_aga
 -> anyhow::Result<()> {
     harness::own(
         "gone",
-        |_: &mut Spec| {},
+        |spec: &mut Spec| spec.durability = Durability::Quorum,
         async |cluster| {
             reigns(cluster, US, 1, &REGIONS).await?;
             for name in [US, AP] {

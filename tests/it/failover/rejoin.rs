@@ -12,7 +12,9 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
+use tokio::process::Command;
 
 fn near(spec: &mut Spec) {
     spec.wan = Wan::Off;
@@ -93,6 +95,15 @@ async fn version_file(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> 
     Ok(PathBuf::from(data).join("PG_VERSION"))
 }
 
+/// Has the agent of a region do one thing.
+async fn agent(cluster: &Cluster, name: &str, verb: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
+    command.args(["lab", "agent", name, verb, "--dir"]).arg(cluster.dir());
+    let done = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    ensure!(done.status.success(), "{verb}: {}", said(&done));
+    Ok(String::from_utf8(done.stdout)?)
+}
+
 pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyhow::Result<()> {
     harness::own("unread", near, async |cluster| {
         reigns(cluster, US, 1, &REGIONS).await?;
@@ -102,9 +113,14 @@ pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyho
         let aside = of_us.with_extension("aside");
         cluster.lab.kill(&postgres(US)?).await?;
         fs::rename(&of_us, &aside)?;
-        let why = refused(cluster, &["rejoin", US, "--yes"]).await?;
-        ensure!(why.contains("does not start") && why.contains("--accept-data-loss"), "{why}");
-        ensure!(aside.exists(), "something was done to it");
+        for again in [["rejoin", US, "--yes"], ["switchover", EU, "--yes"]] {
+            let why = refused(cluster, &again).await?;
+            ensure!(
+                why.contains("cannot be listed") && why.contains("--accept-data-loss"),
+                "{why}"
+            );
+            ensure!(aside.exists(), "something was done to it");
+        }
         // Mended, it comes back as it is.
         fs::rename(&aside, &of_us)?;
         rejoin(cluster, US).await?;
@@ -121,6 +137,13 @@ pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyho
             told["told"].as_str().is_some_and(|told| told.contains("listed nowhere")),
             "{told}"
         );
+        // One that was broken off is gone on with: it was listed before.
+        agent(cluster, US, "stop").await?;
+        let kept = PathBuf::from(agent(cluster, US, "keep").await?.trim());
+        let name = kept.file_name().context("a copy without a name")?;
+        fs::write(kept.with_file_name("postgres.rewinding"), name.as_encoded_bytes())?;
+        let told = cluster.command(&["rejoin", US, "--yes"]).await?;
+        ensure!(told["told"].as_str().is_some_and(|told| told.contains("a run before")), "{told}");
         let at = report(cluster, US).await.map_err(anyhow::Error::msg)?;
         ensure!(at["role"] == "replica", "{at}");
         reigns(cluster, EU, 2, &REGIONS).await
