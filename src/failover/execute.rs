@@ -34,8 +34,7 @@ const PROMOTION: Duration = Duration::from_secs(70);
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// Longest wait for every region to send its writes to the new primary.
 const VERIFY: Duration = Duration::from_secs(30);
-/// Longest wait for the others to stream from the target: less than is left of the old primary's
-/// lease, which is not renewed any more.
+/// Longest wait for the others to stream from the target.
 const STREAMS: Duration = Duration::from_millis(1_000);
 /// Longest wait for those that were removed to be let go.
 const PART: Duration = Duration::from_secs(20);
@@ -273,6 +272,9 @@ impl<'a> Run<'a> {
         if let Some((_, own)) = of_target
             && let Some((region, lsn)) = positions.iter().max_by_key(|(_, lsn)| *lsn)
             && lsn > own
+            // A run before that was killed had compared them and had it promoted, which has just come to
+            // its end: whoever follows it has what it wrote since.
+            && self.look(&promise.region).await?.role != Role::Primary
         {
             return Err(Stopped::Refused(format!(
                 "{region} has come further than {} meanwhile, to {lsn}: promote {region}",
@@ -411,7 +413,10 @@ impl<'a> Run<'a> {
     /// The old primary goes on meanwhile. To connect takes several round trips, which the writes of
     /// the new epoch would else wait for wherever a replica has to acknowledge them.
     async fn streams(&self, regions: &[&Region]) {
+        // Writes go on at the old primary until its lease has run out: it is to be fenced before.
+        let half = self.granted_until.and_then(|until| until.checked_sub(self.term / 2));
         let give_up = self.now() + STREAMS;
+        let give_up = half.map_or(give_up, |half| give_up.min(half));
         while self.now() < give_up {
             if let Ok(target) = self.look(&self.plan.promise.region).await {
                 let streams = |region: &&Region| {

@@ -6,7 +6,7 @@ use crate::{
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually},
 };
 use anyhow::{Context as _, ensure};
-use godwit::lab::{Spec, Target, Wan};
+use godwit::lab::{Layout, Spec, Target, Wan};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -72,7 +72,7 @@ pub async fn what_two_epochs_lost_is_listed() -> anyhow::Result<()> {
         })
         .await?;
         cluster.lab.restart(&target(US)).await?;
-        let file = cluster.dir().join("lost");
+        let file = Layout::new(cluster.dir())?.logs().join("lost");
         let ledger = file.to_str().context("no text")?;
         let told = cluster.command(&["region", "add", US, "--yes", "--ledger", ledger]).await?;
         let keys = listed(&file)?;
