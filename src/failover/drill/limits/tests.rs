@@ -148,7 +148,7 @@ fn goals_of_time_are_those_of_kills_and_a_region_left_out_misses_them() {
     let (met, missed, unknown) = (Grade::Met, Grade::Missed, Grade::NotMeasured);
     let paused = round(Fault::PausePrimary, &[moved(Some(99_000), false)]);
     let three = [Some(2_000), Some(8_000), Some(3_000)].map(kill);
-    assert_eq!(of([&[paused.clone()], &three[..]].concat()), [met, met]);
+    assert_eq!(of([std::slice::from_ref(&paused), &three[..]].concat()), [met, met]);
     assert_eq!(of(three[..2].to_vec()), [missed, met], "of two in the middle, the greater");
     assert_eq!(of(vec![kill(Some(3_001))]), [missed, met]);
     assert_eq!(of(vec![kill(Some(1)), kill(Some(1)), kill(None)]), [met, missed]);
