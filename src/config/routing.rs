@@ -11,7 +11,8 @@ pub struct RoutingConfig {
     pub bookmark_wait_ms_max: u64,
     /// The whole time a request may take, waits, hops and retries included.
     pub request_ms_max: u64,
-    /// How long a write that found the primary moving is held for the new one, before it is refused.
+    /// How long a write that found the primary moving, or a read whose bookmark only a primary can
+    /// answer, is held for the new one, before it is refused.
     /// Within `request_ms_max`.
     pub hold_ms_max: u64,
     /// Longest time to open a connection to a peer.

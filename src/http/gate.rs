@@ -10,7 +10,6 @@ use super::{
     app::{App, Worker},
     body, headers,
     hold::{self, Carried, no_primary, unknown_of},
-    hop,
     limits::{Standing, client_address},
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
@@ -307,11 +306,19 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
     if let Decision::WaitThenLocal(bookmark) = decision {
         decision = wait(app, state, ask, bookmark).await;
     }
-    // Whoever needs a primary that moves waits for the next one.
-    if matches!(decision, Decision::Refuse(Refusal::NoPrimary | Refusal::BookmarkTimeout))
-        && hold::is_moving(app)
-        && hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
-    {
+    // Whoever needs a primary that moves waits for the next one. One that has written, and whom this
+    // replica cannot answer, does so even before anyone has promised another: most often there is one
+    // soon, or another replica had it.
+    let waited = match decision {
+        Decision::Refuse(Refusal::NoPrimary) if hold::is_moving(app) => {
+            hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
+        }
+        Decision::Refuse(Refusal::BookmarkTimeout) => {
+            hold::next_primary_or(app, state, ask.bookmark).await
+        }
+        _ => false,
+    };
+    if waited {
         decision = match decide(ask, &view(app, ask.bookmark)) {
             Decision::WaitThenLocal(_) => decide_after_wait(&view(app, ask.bookmark)),
             decision => decision,
@@ -408,19 +415,18 @@ async fn instead_of_a_dead_replica(
     if !died || route.intent != Intent::Read {
         return response;
     }
-    let mut primary = app.primary();
-    if !matches!(primary, PrimaryView::Peer(..)) && hold::is_moving(app) {
-        let next = hold::next_primary(app, state, app.clock.monotonic()).await;
-        primary = next.unwrap_or(primary);
-    }
-    let PrimaryView::Peer(to, epoch) = primary else { return response };
+    let to = match app.primary() {
+        PrimaryView::Peer(to, epoch) => Some((to, epoch)),
+        _ if hold::is_moving(app) => None,
+        _ => return response,
+    };
     let request = response.request().clone();
-    match hop::carry(app, state, &request, &to, epoch, bearer, Bytes::new()).await {
-        Ok(answer) => {
+    match hold::carry(app, state, &request, to, &bearer, &Bytes::new(), None).await {
+        Ok(Carried::Answered(answer)) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
             response.into_response(answer)
         }
-        Err(_) => response,
+        Ok(Carried::Here { .. }) | Err(_) => response,
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     routing::{PrimaryView, envelope::Bearer, forward::is_of_this_attempt},
-    topology::PrimaryAt,
-    vocab::{Epoch, Region},
+    topology::{PrimaryAt, Waited},
+    vocab::{Bookmark, Epoch, Region},
 };
 use actix_web::{HttpRequest, HttpResponse, web::Bytes};
 use std::time::{Duration, Instant};
@@ -63,6 +63,17 @@ pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Op
     match app.topology.wait_for_primary(after, ends(app, state)?).await {
         PrimaryAt::Unknown | PrimaryAt::Fenced(_) => None,
         PrimaryAt::Here(_) | PrimaryAt::Peer(..) => Some(app.primary()),
+    }
+}
+
+/// Waits as [`next_primary`] does, or until this region has the bookmark. Tells whether there is something
+/// to decide anew.
+pub async fn next_primary_or(app: &App, state: &RequestState, bookmark: Option<Bookmark>) -> bool {
+    let (Some(bookmark), Some(end)) = (bookmark, ends(app, state)) else { return false };
+    tokio::select! {
+        next = next_primary(app, state, app.clock.monotonic()) => next.is_some(),
+        // Where it is not, the next primary may still come.
+        true = async { app.topology.wait(bookmark, end).await != Waited::NotInTime } => true,
     }
 }
 
