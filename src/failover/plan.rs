@@ -476,10 +476,11 @@ impl View<'_> {
         let old = self.sight.regions.get(from);
         // One that is alive, and yet cut off from the target, cannot hand over.
         let receives = self.seen.instance.as_ref().is_ok_and(|own| own.receiving);
+        // One whose database cannot be looked at cannot either, whatever its process thinks still.
         let there = |old: &Seen| {
             let alive = |instance: &Instance| instance.role == Role::Primary;
-            old.report.as_ref().is_ok_and(|report| report.writable)
-                || (receives && old.instance.as_ref().is_ok_and(alive))
+            let writable = old.report.as_ref().is_ok_and(|report| report.writable);
+            old.instance.as_ref().is_ok_and(alive) && (writable || receives)
         };
         if old.is_some_and(there) && from != target {
             self.reasons.push(format!(

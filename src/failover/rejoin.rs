@@ -150,7 +150,7 @@ pub async fn go_back(
         Standing::Follows => "it follows already".to_owned(),
         Standing::Strayed => {
             let follow = Order::Follow { region: primary.clone(), promise: None };
-            order(&asker, follow, SOON, op).await?;
+            leave(&asker, &follow, SOON, op).await?;
             "it follows again".to_owned()
         }
         Standing::Diverged => {
@@ -179,7 +179,7 @@ pub async fn go_back(
                     )));
                 }
             };
-            order(&asker, Order::Stop, agent_max, op).await?;
+            leave(&asker, &Order::Stop, agent_max, op).await?;
             let kept = match order(&asker, Order::Keep, agent_max, op).await? {
                 Outcome::Kept { place } => place,
                 other => return Err(Stopped::Failed(format!("{region} answered {other:?}"))),
@@ -230,6 +230,20 @@ async fn find(asker: &Asker, agent_max: Duration, op: &Op) -> Result<Found, Stop
                 let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
                 return Err(Stopped::Failed(why));
             }
+        }
+    }
+}
+
+/// Gives an order that nobody carries out who takes himself for the primary. An old one that has just
+/// started may, until it has heard of the epoch after its own.
+async fn leave(asker: &Asker, what: &Order, patience: Duration, op: &Op) -> Result<(), Failure> {
+    let give_up = op.clock.monotonic() + SOON;
+    loop {
+        match order(asker, what.clone(), patience, op).await {
+            Err(Failure::Refused { .. }) if op.clock.monotonic() < give_up => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            done => return done.map(drop),
         }
     }
 }

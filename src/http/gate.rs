@@ -316,6 +316,10 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
         Decision::Refuse(Refusal::BookmarkTimeout) => {
             hold::next_primary_or(app, state, ask.bookmark).await
         }
+        // The primary has it, and has only to hear that a standby has it too.
+        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, ask.bookmark) => {
+            hold::until_here(app, state, ask.bookmark).await
+        }
         _ => false,
     };
     if waited {
@@ -331,7 +335,7 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
         facts.lag = app.topology.look(|snapshot| snapshot.lag);
     }
     match decision {
-        // The primary has it, and has only to hear that a standby has it too.
+        // No standby has told that it has it.
         Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, ask.bookmark) => {
             Err(refusal_problem(app, Refusal::BookmarkTimeout, ask.bookmark))
         }

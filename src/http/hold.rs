@@ -69,12 +69,17 @@ pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Op
 /// Waits as [`next_primary`] does, or until this region has the bookmark. Tells whether there is something
 /// to decide anew.
 pub async fn next_primary_or(app: &App, state: &RequestState, bookmark: Option<Bookmark>) -> bool {
-    let (Some(bookmark), Some(end)) = (bookmark, ends(app, state)) else { return false };
     tokio::select! {
         next = next_primary(app, state, app.clock.monotonic()) => next.is_some(),
         // Where it is not, the next primary may still come.
-        true = async { app.topology.wait(bookmark, end).await != Waited::NotInTime } => true,
+        true = until_here(app, state, bookmark) => true,
     }
+}
+
+/// Waits until this region has the bookmark, or knows that it is lost. `false` when the time to hold is up.
+pub async fn until_here(app: &App, state: &RequestState, bookmark: Option<Bookmark>) -> bool {
+    let (Some(bookmark), Some(end)) = (bookmark, ends(app, state)) else { return false };
+    app.topology.wait(bookmark, end).await != Waited::NotInTime
 }
 
 /// Carries a request to the primary, and on to the next one for as long as it moves. `before` is how

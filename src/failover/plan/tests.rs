@@ -180,6 +180,15 @@ fn a_primary_that_is_fenced_hands_over() {
 }
 
 #[test]
+fn one_whose_database_is_gone_is_replaced_though_its_process_has_yet_to_notice() {
+    let mut sight = all_well();
+    refuses(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async, "is alive");
+    sight.seen("us-east-1").instance = Err("the database cannot be reached".into());
+    planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+    refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "godwit promote eu-west-1");
+}
+
+#[test]
 fn one_that_was_promoted_by_hand_is_not_taken_for_one_that_a_move_promoted() {
     let mut sight = all_well();
     sight.of("eu-west-1").role = Role::Primary;

@@ -6,6 +6,8 @@
 mod automatic;
 mod lease;
 mod moves;
+mod reads;
+mod redis;
 mod region;
 mod rejoin;
 mod restarts;
@@ -28,8 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -71,6 +73,8 @@ pub fn trials() -> Vec<Trial> {
             one_that_has_yet_to_replay_its_log_is_not_passed_over,
             with_two_processes_a_region_no_acknowledged_write_is_lost,
         }
+        run_alone reads::{a_session_reads_its_write_though_only_the_next_primary_has_it}
+        run_alone redis::{one_that_restarts_in_the_middle_of_a_move_leaves_one_primary}
         run_alone rejoin::{
             what_two_epochs_lost_is_listed,
             a_journal_that_cannot_be_read_is_not_thrown_away_unasked,
@@ -542,27 +546,55 @@ async fn slots(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A command that tells what it does.
+struct Told {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    said: Vec<String>,
+}
+
+impl Told {
+    /// Runs a command until it tells of the end of its `count`th step.
+    async fn until_step(
+        cluster: &Cluster,
+        arguments: &[&str],
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        let mut child = command(cluster, &[arguments, &["--progress"]].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
+        let mut said = Vec::new();
+        while let Some(line) = lines.next_line().await? {
+            said.push(line);
+            if said.iter().filter(|line| line.starts_with("  ok ")).count() == count {
+                return Ok(Self { child, lines, said });
+            }
+        }
+        bail!("{arguments:?} ended before its step {count}: {said:#?}")
+    }
+
+    /// Lets it come to whatever end.
+    async fn end(mut self) -> anyhow::Result<Vec<String>> {
+        while let Some(line) = self.lines.next_line().await? {
+            self.said.push(line);
+        }
+        self.child.wait().await?;
+        Ok(self.said)
+    }
+}
+
 /// Runs a command until it tells of the end of its `count`th step, and kills it then. Returns what it told.
 async fn killed_after(
     cluster: &Cluster,
     arguments: &[&str],
     count: usize,
 ) -> anyhow::Result<Vec<String>> {
-    let mut child = command(cluster, &[arguments, &["--progress"]].concat())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
-    let mut told = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        told.push(line);
-        if told.iter().filter(|line| line.starts_with("  ok ")).count() == count {
-            child.kill().await?;
-            return Ok(told);
-        }
-    }
-    anyhow::bail!("{arguments:?} ended before its step {count}: {told:#?}")
+    let mut told = Told::until_step(cluster, arguments, count).await?;
+    told.child.kill().await?;
+    Ok(told.said)
 }
 
 /// Brings a region back as a follower and tells how it came back.
