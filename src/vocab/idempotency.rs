@@ -1,6 +1,7 @@
 //! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07).
 
 use super::{Malformed, Op};
+use sha2::{Digest as _, Sha256};
 use std::{fmt, str::FromStr};
 
 /// 1 to 255 visible ASCII characters that name one write of one tenant. The caller chooses it, or
@@ -15,6 +16,16 @@ impl IdempotencyKey {
         let mut random = [0; 16];
         op.rng.fill(&mut random);
         Self(format!("edge-{}", hex::encode(random)))
+    }
+    /// What names this write where its sender is nobody known who is `called` so: `visitor-` and 256 bits,
+    /// so that no stranger can take a key that a tenant's own clients use.
+    #[must_use]
+    pub fn of_a_visitor(&self, called: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update((called.len() as u64).to_be_bytes());
+        hash.update(called);
+        hash.update(&self.0);
+        Self(format!("visitor-{}", hex::encode(hash.finalize())))
     }
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -70,6 +70,10 @@ id!(
     ApiKeyId
 );
 id!(
+    /// A user of a tenant.
+    UserId
+);
+id!(
     /// An item, unique within its tenant and collection.
     ItemId
 );

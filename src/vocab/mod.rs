@@ -17,6 +17,7 @@ pub mod actor;
 pub mod bookmark;
 pub mod clock;
 pub mod collection;
+pub mod email;
 pub mod epoch;
 pub mod etag;
 pub mod idempotency;
@@ -26,21 +27,24 @@ pub mod members;
 pub mod op;
 pub mod region;
 pub mod rng;
+pub mod role;
 pub mod scope;
 
 pub use actor::Actor;
 pub use bookmark::{Bookmark, EpochHistory, EpochStart, Standing};
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use collection::Collection;
+pub use email::Email;
 pub use epoch::Epoch;
 pub use etag::Etag;
 pub use idempotency::IdempotencyKey;
-pub use ids::{ApiKeyId, ItemId, OpId, TenantId};
+pub use ids::{ApiKeyId, ItemId, OpId, TenantId, UserId};
 pub use lsn::Lsn;
 pub use members::{Members, Quorum};
 pub use op::{Op, OpKind};
 pub use region::Region;
 pub use rng::{Rng, SharedRng, SystemRng};
+pub use role::Role;
 pub use scope::{Scope, Scopes};
 
 /// A text that is not a value of the type it was parsed as. Says what would be, never echoes input.
