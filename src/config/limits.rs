@@ -2,6 +2,7 @@
 
 use super::{ConfigError, positive};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,6 +13,9 @@ pub struct LimitsConfig {
     pub address: Bucket,
     /// Per client address, for requests whose credential is refused: guessing is slower than use.
     pub refused: Bucket,
+    /// Per client address, for accounts that people make themselves: each costs a password's hash and a
+    /// row. An office or a school behind one address still gets all its people in within a day.
+    pub registration: SlowBucket,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses. Empty: the peer address counts.
     #[serde(deserialize_with = "super::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
@@ -26,6 +30,35 @@ pub struct Bucket {
     pub burst: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlowBucket {
+    /// Tokens added each hour.
+    pub per_hour: u32,
+    /// Tokens it holds at most.
+    pub burst: u32,
+}
+
+/// Either bucket, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Added in each [`Rate::per`].
+    pub tokens: u32,
+    pub per: Duration,
+    pub burst: u32,
+}
+
+impl From<Bucket> for Rate {
+    fn from(Bucket { per_second, burst }: Bucket) -> Self {
+        Self { tokens: per_second, per: Duration::from_secs(1), burst }
+    }
+}
+impl From<SlowBucket> for Rate {
+    fn from(SlowBucket { per_hour, burst }: SlowBucket) -> Self {
+        Self { tokens: per_hour, per: Duration::from_secs(3_600), burst }
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
@@ -33,6 +66,7 @@ impl Default for LimitsConfig {
             // Many users can share one address.
             address: Bucket { per_second: 2_000, burst: 4_000 },
             refused: Bucket { per_second: 50, burst: 200 },
+            registration: SlowBucket { per_hour: 30, burst: 20 },
             trusted_proxies: Vec::new(),
         }
     }
@@ -40,9 +74,10 @@ impl Default for LimitsConfig {
 
 impl LimitsConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        for bucket in [self.credential, self.address, self.refused] {
-            positive("limits", bucket.per_second.into())?;
-            positive("limits", bucket.burst.into())?;
+        let rates = [self.credential, self.address, self.refused].map(Rate::from);
+        for rate in rates.into_iter().chain([self.registration.into()]) {
+            positive("limits", rate.tokens.into())?;
+            positive("limits", rate.burst.into())?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{limits::Limiter, routes::Mounted};
 use crate::{
     config::Config,
-    identity::Resolver,
+    identity::{Passwords, Resolver},
     loops::Loops,
     routing::{PrimaryView, breaker::BreakerState, forward::Forwarder},
     storage::{Global, global::hot::HotReads, redis::Redis},
@@ -31,6 +31,7 @@ pub struct App {
     pub global: Global,
     pub redis: Redis,
     pub resolver: Resolver,
+    pub passwords: Passwords,
     pub limiter: Limiter,
     pub metrics: Arc<Metrics>,
     pub telemetry: Telemetry,
