@@ -212,11 +212,12 @@ fn is_browser(headers: &HeaderMap) -> bool {
 
 /// draft-ietf-httpapi-ratelimit-headers-10.
 fn rate_limit(headers: &mut HeaderMap, standing: Standing) {
-    let bucket = standing.bucket;
-    let window = bucket.burst.div_ceil(bucket.per_second.max(1)).max(1);
+    let rate = standing.rate;
+    let window = u64::from(rate.burst) * rate.per.as_secs();
+    let window = window.div_ceil(u64::from(rate.tokens.max(1))).max(1);
     let name = standing.name.as_str();
     let mut line = String::with_capacity(48);
-    let _ = write!(line, "\"{name}\";q={};w={window}", bucket.burst);
+    let _ = write!(line, "\"{name}\";q={};w={window}", rate.burst);
     set(headers, HeaderName::from_static("ratelimit-policy"), &line);
     line.clear();
     let reset = standing.reset.as_millis().div_ceil(1_000);

@@ -6,7 +6,7 @@
 //! lost to the caller, never gained. While Redis is away each process bounds by itself.
 
 use crate::{
-    config::{Bucket, LimitsConfig},
+    config::{LimitsConfig, Rate},
     storage::redis::{
         Redis,
         limits::{self, LimitKind, Taken},
@@ -39,7 +39,7 @@ const CALLERS_MAX: u64 = 100_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     pub name: BucketLabel,
-    pub bucket: Bucket,
+    pub rate: Rate,
     pub remaining: u32,
     pub reset: Duration,
     pub local: bool,
@@ -71,7 +71,7 @@ enum Subject {
 struct Kind {
     of: LimitKind,
     label: BucketLabel,
-    bucket: Bucket,
+    rate: Rate,
     leases: moka::sync::Cache<Subject, Arc<Lease>>,
     local: DefaultKeyedRateLimiter<Subject>,
 }
@@ -97,24 +97,30 @@ pub struct Limiter {
     credential: Kind,
     address: Kind,
     refused: Kind,
+    registration: Kind,
 }
 
 impl Kind {
-    fn new(kind: LimitKind, label: BucketLabel, bucket: Bucket) -> Self {
-        let per_second = NonZeroU32::new(bucket.per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = NonZeroU32::new(bucket.burst).unwrap_or(NonZeroU32::MIN);
+    fn new(kind: LimitKind, label: BucketLabel, rate: impl Into<Rate>) -> Self {
+        let rate = rate.into();
+        let every = rate.per / rate.tokens.max(1);
+        let quota = Quota::with_period(every.max(Duration::from_nanos(1)));
+        let quota = quota.expect("a period of at least a nanosecond");
+        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
         let leases = moka::sync::Cache::builder().max_capacity(CALLERS_MAX);
         Self {
             of: kind,
             label,
-            bucket,
+            rate,
             leases: leases.time_to_idle(Duration::from_secs(60)).build(),
-            local: RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)),
+            local: RateLimiter::keyed(quota.allow_burst(burst)),
         }
     }
 
     fn chunk(&self) -> u32 {
-        (self.bucket.per_second / LEASES_PER_SECOND).clamp(1, self.bucket.burst)
+        let per_second = u64::from(self.rate.tokens) / self.rate.per.as_secs().max(1);
+        let chunk = u32::try_from(per_second).unwrap_or(u32::MAX) / LEASES_PER_SECOND;
+        chunk.clamp(1, self.rate.burst)
     }
 }
 
@@ -133,6 +139,11 @@ impl Limiter {
             ),
             address: Kind::new(LimitKind::Address, BucketLabel::Address, config.address),
             refused: Kind::new(LimitKind::Refused, BucketLabel::Refused, config.refused),
+            registration: Kind::new(
+                LimitKind::Registration,
+                BucketLabel::Registration,
+                config.registration,
+            ),
         }
     }
 
@@ -146,10 +157,14 @@ impl Limiter {
     pub async fn refused(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
         self.take(&self.refused, address.into(), op, metrics).await
     }
+    /// Counts a try to make an account against its address.
+    pub async fn registration(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.registration, address.into(), op, metrics).await
+    }
 
     /// Forgets callers that the local bound has not seen for a while. For a loop.
     pub fn forget_idle(&self) {
-        for kind in [&self.credential, &self.address, &self.refused] {
+        for kind in [&self.credential, &self.address, &self.refused, &self.registration] {
             kind.local.retain_recent();
             kind.local.shrink_to_fit();
         }
@@ -193,7 +208,7 @@ impl Limiter {
             return local(kind, id);
         }
         let name = id.to_string();
-        match limits::take(&self.redis, kind.bucket, kind.of, &name, kind.chunk(), op).await {
+        match limits::take(&self.redis, kind.rate, kind.of, &name, kind.chunk(), op).await {
             Ok(taken) => self.refill(kind, &lease, taken),
             Err(error) => {
                 tracing::warn!(error = %error, "rate limits are local while Redis does not answer");
@@ -208,7 +223,7 @@ impl Limiter {
         let now = self.now_ms();
         let standing = |remaining: u64, reset_ms: u64, allowed| Standing {
             name: kind.label,
-            bucket: kind.bucket,
+            rate: kind.rate,
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             reset: Duration::from_millis(reset_ms),
             local: false,
@@ -219,7 +234,7 @@ impl Limiter {
             if before > 0 {
                 let left = u64::try_from(before - 1).unwrap_or(0);
                 let remaining = left + lease.shared.load(Ordering::Relaxed);
-                return Some(standing(remaining, full_in_ms(kind.bucket, remaining), true));
+                return Some(standing(remaining, full_in_ms(kind.rate, remaining), true));
             }
         }
         let denied_until = lease.denied_until_ms.load(Ordering::Relaxed);
@@ -238,10 +253,10 @@ impl Limiter {
         } else {
             lease.denied_until_ms.store(now + taken.retry_ms.max(1), Ordering::Relaxed);
         }
-        let reset_ms = if allowed { full_in_ms(kind.bucket, remaining) } else { taken.retry_ms };
+        let reset_ms = if allowed { full_in_ms(kind.rate, remaining) } else { taken.retry_ms };
         Standing {
             name: kind.label,
-            bucket: kind.bucket,
+            rate: kind.rate,
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             reset: Duration::from_millis(reset_ms),
             local: false,
@@ -250,8 +265,12 @@ impl Limiter {
     }
 }
 
-fn full_in_ms(bucket: Bucket, remaining: u64) -> u64 {
-    u64::from(bucket.burst).saturating_sub(remaining) * 1_000 / u64::from(bucket.per_second.max(1))
+fn full_in_ms(rate: Rate, remaining: u64) -> u64 {
+    millis(rate) * u64::from(rate.burst).saturating_sub(remaining) / u64::from(rate.tokens.max(1))
+}
+
+fn millis(rate: Rate) -> u64 {
+    u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn local(kind: &Kind, id: Subject) -> Standing {
@@ -259,11 +278,11 @@ fn local(kind: &Kind, id: Subject) -> Standing {
     let reset = Duration::from_millis(if allowed {
         0
     } else {
-        1_000 / u64::from(kind.bucket.per_second.max(1))
+        millis(kind.rate) / u64::from(kind.rate.tokens.max(1))
     });
     Standing {
         name: kind.label,
-        bucket: kind.bucket,
+        rate: kind.rate,
         remaining: u32::from(allowed),
         reset,
         local: true,
@@ -325,6 +344,7 @@ pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAd
 mod tests {
     use super::*;
     use crate::{
+        config::Bucket,
         storage::redis::testing::{Server, connect},
         telemetry::Telemetry,
         vocab::{OpKind, clock::ManualClock},

@@ -5,7 +5,7 @@
 //! full again, since an absent bucket is a full one.
 
 use super::Redis;
-use crate::{config::Bucket, storage::StorageError, vocab::Op};
+use crate::{config::Rate, storage::StorageError, vocab::Op};
 use deadpool_redis::redis::Script;
 use std::sync::LazyLock;
 
@@ -16,6 +16,8 @@ pub enum LimitKind {
     Address,
     /// Requests whose credential was refused, by address.
     Refused,
+    /// Accounts that people make themselves, by address.
+    Registration,
 }
 
 impl LimitKind {
@@ -25,6 +27,7 @@ impl LimitKind {
             Self::Credential => "credential",
             Self::Address => "address",
             Self::Refused => "refused",
+            Self::Registration => "registration",
         }
     }
 }
@@ -42,27 +45,28 @@ pub struct Taken {
     pub retry_ms: u64,
 }
 
-/// Tokens are kept in thousandths, which a refill of one per second adds every millisecond: whole
-/// numbers, whatever Lua's are.
+/// Tokens are kept in as many parts as their rate's period has milliseconds, so that each millisecond
+/// adds as many parts as the period adds tokens: whole numbers, whatever Lua's are.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local per_second, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]) * 1000, tonumber(ARGV[3])
+local parts, rate, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local burst = tonumber(ARGV[3]) * parts
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens, at = tonumber(kept[1]) or burst, tonumber(kept[2]) or now
 -- A clock set back adds nothing, and takes nothing away.
 local elapsed = math.max(0, now - at)
-tokens = math.min(burst, tokens + elapsed * per_second)
-local granted = math.min(wanted, math.floor(tokens / 1000))
-tokens = tokens - granted * 1000
-local reset = math.ceil((burst - tokens) / per_second)
+tokens = math.min(burst, tokens + elapsed * rate)
+local granted = math.min(wanted, math.floor(tokens / parts))
+tokens = tokens - granted * parts
+local reset = math.ceil((burst - tokens) / rate)
 local retry = 0
-if tokens < 1000 then retry = math.ceil((1000 - tokens) / per_second) end
+if tokens < parts then retry = math.ceil((parts - tokens) / rate) end
 redis.call('HSET', KEYS[1], 'tokens', tokens, 'at', now)
 redis.call('PEXPIRE', KEYS[1], reset + 1000)
-return {granted, math.floor(tokens / 1000), reset, retry}
+return {granted, math.floor(tokens / parts), reset, retry}
 ",
     )
 });
@@ -73,7 +77,7 @@ return {granted, math.floor(tokens / 1000), reset, retry}
 /// [`StorageError::Unavailable`] within `redis.response_ms_max`, or the operation's deadline.
 pub async fn take(
     redis: &Redis,
-    bucket: Bucket,
+    rate: Rate,
     kind: LimitKind,
     id: &str,
     tokens: u32,
@@ -81,7 +85,8 @@ pub async fn take(
 ) -> Result<Taken, StorageError> {
     let mut connection = redis.hot.clone();
     let mut call = TAKE.key(format!("gw:limit:{}:{id}", kind.as_str()));
-    call.arg(bucket.per_second).arg(bucket.burst).arg(tokens);
+    let parts = u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX);
+    call.arg(parts).arg(rate.tokens).arg(rate.burst).arg(tokens);
     let answer = call.invoke_async(&mut connection);
     let (granted, remaining, reset_ms, retry_ms) = redis.bounded(op.remaining(), answer).await?;
     Ok(Taken { granted, remaining, reset_ms, retry_ms })
@@ -91,6 +96,7 @@ pub async fn take(
 mod tests {
     use super::*;
     use crate::{
+        config::{Bucket, SlowBucket},
         storage::redis::testing::{Server, connect},
         vocab::OpKind,
     };
@@ -104,7 +110,7 @@ mod tests {
     }
 
     async fn take_from(redis: &Redis, id: &str, tokens: u32) -> Taken {
-        take(redis, BUCKET, LimitKind::Credential, id, tokens, &op()).await.unwrap()
+        take(redis, BUCKET.into(), LimitKind::Credential, id, tokens, &op()).await.unwrap()
     }
 
     #[tokio::test]
@@ -119,7 +125,8 @@ mod tests {
         assert!(second.remaining == 0 && (1..=100).contains(&second.retry_ms), "{second:?}");
         // Each id, and each kind, has its own.
         assert_eq!(take_from(&redis, "b", 20).await.granted, 20);
-        let refused = take(&redis, BUCKET, LimitKind::Refused, "a", 20, &op()).await.unwrap();
+        let refused =
+            take(&redis, BUCKET.into(), LimitKind::Refused, "a", 20, &op()).await.unwrap();
         assert_eq!(refused.granted, 20);
         assert_eq!(take_from(&redis, "a", 0).await.granted, 0);
     }
@@ -148,8 +155,10 @@ mod tests {
         let takers = (0..8).map(|_| async {
             let (redis, mut granted) = (connect(server.port), 0);
             for _ in 0..50 {
-                granted +=
-                    take(&redis, bucket, LimitKind::Address, "a", 1, &op()).await.unwrap().granted;
+                granted += take(&redis, bucket.into(), LimitKind::Address, "a", 1, &op())
+                    .await
+                    .unwrap()
+                    .granted;
             }
             granted
         });
@@ -157,6 +166,22 @@ mod tests {
         let granted: u32 = futures_util::future::join_all(takers).await.into_iter().sum();
         let seconds = u32::try_from(20 - guard.remaining().as_secs()).unwrap();
         assert!((100..=101 + seconds).contains(&granted), "{granted}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_bucket_says_how_many_minutes_its_next_token_is_away() {
+        let server = Server::start().await;
+        let redis = connect(server.port);
+        let rate = SlowBucket { per_hour: 30, burst: 3 }.into();
+        let taken =
+            async || take(&redis, rate, LimitKind::Registration, "a", 2, &op()).await.unwrap();
+        let first = taken().await;
+        assert_eq!((first.granted, first.remaining, first.retry_ms), (2, 1, 0));
+        let second = taken().await;
+        assert_eq!((second.granted, second.remaining), (1, 0));
+        assert!((60_000..=120_000).contains(&second.retry_ms), "{second:?}");
+        assert!((300_000..=360_000).contains(&second.reset_ms), "{second:?}");
+        assert_eq!(taken().await.granted, 0);
     }
 
     #[tokio::test]

@@ -117,7 +117,12 @@ label!(
 );
 label!(
     /// Which rate limit.
-    Bucket("bucket") { Credential = "credential", Address = "address", Refused = "refused" }
+    Bucket("bucket") {
+        Credential = "credential",
+        Address = "address",
+        Refused = "refused",
+        Registration = "registration",
+    }
 );
 label!(
     Verdict("verdict") { Allowed = "allowed", Refused = "refused" }
