@@ -50,16 +50,23 @@ pub enum Constraint {
     ItemId,
     /// The tenant does not exist.
     Tenant,
+    /// Somebody of the tenant has the e-mail address.
+    UserEmail,
+    /// The user's id is taken, perhaps by one since deleted, or they have changed meanwhile.
+    UserId,
 }
 
 /// Constraint names, as in `migrations/global/`, to what they mean.
-const CONSTRAINTS: [(&str, Constraint); 6] = [
+const CONSTRAINTS: [(&str, Constraint); 9] = [
     ("tenant_name_key", Constraint::TenantName),
     ("api_key_secret_hash_key", Constraint::ApiKeySecret),
     ("write_journal_pkey", Constraint::JournalKey),
     ("item_pkey", Constraint::ItemId),
     ("item_tombstone_pkey", Constraint::ItemId),
     ("api_key_tenant_fkey", Constraint::Tenant),
+    ("tenant_user_tenant_fkey", Constraint::Tenant),
+    ("tenant_user_email_key", Constraint::UserEmail),
+    ("tenant_user_pkey", Constraint::UserId),
 ];
 
 /// How a transaction's end failed.

@@ -14,6 +14,7 @@ pub mod position;
 pub mod tenants;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod users;
 mod warned;
 mod write_tx;
 

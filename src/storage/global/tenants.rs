@@ -15,6 +15,13 @@ pub struct TenantRow {
 }
 
 impl TenantRow {
+    /// The tenant's rows, for who makes an account of their own there: one row, and what is in it is
+    /// theirs. Nothing of the tenant's is read with it.
+    #[must_use]
+    pub const fn registration_scope(&self) -> TenantScope {
+        TenantScope::new(self.id)
+    }
+
     /// The tenant's rows, for an operator's command: whoever holds the settings holds the database's
     /// password already. A request never gets its scope here.
     #[must_use]
@@ -72,6 +79,28 @@ pub async fn find_by_name(
     Ok(Read { value, at })
 }
 
+/// What the scope's tenant is called.
+///
+/// # Errors
+/// When the database fails.
+pub async fn name(
+    global: &Global,
+    scope: &TenantScope,
+) -> Result<Read<Option<String>>, StorageError> {
+    let row = global
+        .read(|| {
+            sqlx::query!(
+                r#"SELECT p.epoch AS "at_epoch!", p.lsn::text AS "at_lsn!", t.name AS "name?"
+                FROM cluster_position AS p LEFT JOIN tenant AS t ON t.id = $1"#,
+                scope.tenant().as_uuid(),
+            )
+            .fetch_optional(&global.read)
+        })
+        .await?
+        .ok_or(NO_EPOCH)?;
+    Ok(Read { value: row.name, at: bookmark(row.at_epoch, &row.at_lsn)? })
+}
+
 /// Tenants by name: up to `limit` after the name `after`.
 ///
 /// # Errors
@@ -121,6 +150,8 @@ mod tests {
         let found = find_by_name(&at.global, "demo").await.unwrap();
         assert_eq!(found.value.as_ref(), Some(&made));
         assert!(found.at >= written_at);
+        let called = name(&at.global, &made.registration_scope()).await.unwrap().value;
+        assert_eq!(called.as_deref(), Some("demo"));
         assert_eq!(find_by_name(&at.global, "Demo").await.unwrap().value, None);
     }
 
