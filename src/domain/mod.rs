@@ -9,6 +9,7 @@ pub mod items;
 pub mod replay;
 pub mod tenants;
 pub mod upkeep;
+pub mod users;
 pub mod write;
 
 pub use items::data::{DataError, ItemData};

@@ -139,6 +139,9 @@ async fn settle(
 
 /// What the record says was done. Pure.
 fn deed(record: &JournalRecord) -> Result<Deed, String> {
+    if ["/v1/account", "/v1/admin/users"].iter().any(|path| record.path.starts_with(path)) {
+        return Err("a write of a user is recorded without their password".into());
+    }
     if record.path.contains("/items:batch") {
         return Err("a batch is recorded without its documents".into());
     }
@@ -263,6 +266,10 @@ fn told(refused: &Refused) -> String {
         }
         Refused::Data(error) => error.to_string(),
         Refused::BatchConflict | Refused::Operation { .. } => "a batch".into(),
+        Refused::UserConflict(_)
+        | Refused::EmailTaken
+        | Refused::LastAdmin
+        | Refused::Beyond(_) => "a write of a user".into(),
     }
 }
 

@@ -7,9 +7,10 @@ use crate::{
         global::{
             items::ItemRow,
             journal::{self, Claim, JournalEntry, JournalRow},
+            users::UserRow,
         },
     },
-    vocab::{Actor, Bookmark, Epoch, IdempotencyKey, Op},
+    vocab::{Actor, Bookmark, Epoch, IdempotencyKey, Op, Scope},
 };
 
 /// What every write carries.
@@ -22,7 +23,7 @@ pub struct WriteContext<'a> {
     pub scope: &'a TenantScope,
     pub actor: Actor,
     pub key: &'a IdempotencyKey,
-    /// SHA-256 over all that makes the request what it is.
+    /// SHA-256 over all that makes the request what it is, but for the secrets in it.
     pub digest: [u8; 32],
     pub method: &'a str,
     pub path: &'a str,
@@ -58,6 +59,14 @@ pub enum Refused {
     /// there is no such version.
     BatchConflict,
     Data(DataError),
+    /// The user exists, in another version than the precondition names.
+    UserConflict(Box<UserRow>),
+    /// Somebody of the tenant has the e-mail address.
+    EmailTaken,
+    /// The tenant would be left without an administrator.
+    LastAdmin,
+    /// It would give, or take over, a scope that the caller does not have.
+    Beyond(Scope),
     /// One operation of a batch, counted from 0; none of the batch has an effect.
     Operation {
         index: usize,
