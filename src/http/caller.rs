@@ -5,13 +5,13 @@ use super::{
     app::{App, Worker},
     problem::Problem,
     request::{Facts, RequestState, WriteFacts},
-    routes::ROUTES,
+    routes::{ROUTES, Trait},
 };
 use crate::{
     config::Durability,
     domain::{Answer, Committed, WriteContext, WriteError, write::WorkError},
     storage::{Read, StorageError, TenantScope, WriteTx, global::hot::HotReads},
-    vocab::{Actor, Bookmark, Op},
+    vocab::{Actor, Bookmark, IdempotencyKey, Op, Scopes, UserId},
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload, http::StatusCode,
@@ -28,68 +28,39 @@ use std::{
 const LEFT_FOR_THE_ANSWER: Duration = Duration::from_millis(250);
 
 pub struct Caller {
+    asked: Asked,
+    scope: TenantScope,
+    actor: Actor,
+    scopes: Scopes,
+    /// The name of the write in the journal, where it is not the one that was sent.
+    key: Option<IdempotencyKey>,
+}
+
+/// Somebody whom nobody has to know. Becomes a caller once the handler knows for whom it works.
+pub struct Visitor(Asked);
+
+/// One request.
+struct Asked {
     app: Data<App>,
     worker: Data<Worker>,
     state: Rc<RequestState>,
-    principal: Rc<crate::identity::Principal>,
     method: String,
     path: String,
 }
 
-impl FromRequest for Caller {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let state = RequestState::find(request);
-        let principal = state.facts.borrow().principal.clone();
-        let app = request.app_data::<Data<App>>().cloned();
-        let worker = request.app_data::<Data<Worker>>().cloned();
-        // The gate lets nobody through without a principal.
-        let (Some(principal), Some(app), Some(worker)) = (principal, app, worker) else {
-            return ready(Err(Problem::new(super::problem::Kind::Unauthorized, "No credential.")));
-        };
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let method = request.method().as_str().to_owned();
-        ready(Ok(Self { app, worker, state, principal, method, path }))
-    }
-}
-
-impl Caller {
-    #[must_use]
-    pub fn app(&self) -> &App {
-        &self.app
-    }
-    #[must_use]
-    pub fn hot(&self) -> &HotReads {
-        &self.worker.hot
-    }
-    #[must_use]
-    pub fn op(&self) -> &Op {
-        self.state.op()
-    }
-    #[must_use]
-    pub fn scope(&self) -> &TenantScope {
-        &self.principal.scope
-    }
-    #[must_use]
-    pub fn actor(&self) -> Actor {
-        self.principal.actor
-    }
-    #[must_use]
-    pub fn scopes(&self) -> crate::vocab::Scopes {
-        self.principal.scopes
-    }
-
-    fn facts(&self) -> Ref<'_, Facts> {
-        self.state.facts.borrow()
+impl Asked {
+    fn of(request: &HttpRequest) -> Option<Self> {
+        Some(Self {
+            app: request.app_data::<Data<App>>().cloned()?,
+            worker: request.app_data::<Data<Worker>>().cloned()?,
+            state: RequestState::find(request),
+            method: request.method().as_str().to_owned(),
+            path: request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        })
     }
 
     /// Takes the value out of a read and notes its position for the answer.
-    ///
-    /// # Errors
-    /// The read's own.
-    pub fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
+    fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
         let Read { value, at } = read?;
         self.note(at);
         Ok(value)
@@ -99,6 +70,104 @@ impl Caller {
         self.app.topology.note_position(at);
         let mut facts = self.state.facts.borrow_mut();
         facts.bookmark_out = facts.bookmark_out.max(Some(at));
+    }
+}
+
+impl FromRequest for Visitor {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let broken = || Problem::new(super::problem::Kind::Internal, "No application.");
+        ready(Asked::of(request).map(Self).ok_or_else(broken))
+    }
+}
+
+impl Visitor {
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.0.app
+    }
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        self.0.state.op()
+    }
+
+    /// Takes the value out of a read and notes its position for the answer.
+    ///
+    /// # Errors
+    /// The read's own.
+    pub fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
+        self.0.read(read)
+    }
+
+    /// Goes on as a caller of the tenant. An idempotency key is theirs who is `called` so: a stranger's must
+    /// not take one that the tenant's own clients use.
+    #[must_use]
+    pub fn become_user(self, scope: TenantScope, user: UserId, called: &str) -> Caller {
+        let sent = self.0.state.facts.borrow().write.as_ref().map(|write| write.key.clone());
+        Caller {
+            key: sent.map(|key| key.of_a_visitor(called)),
+            asked: self.0,
+            scope,
+            actor: Actor::User(user),
+            scopes: Scopes::default(),
+        }
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let principal = RequestState::find(request).facts.borrow().principal.clone();
+        // The gate lets nobody through without a principal.
+        let (Some(principal), Some(asked)) = (principal, Asked::of(request)) else {
+            return ready(Err(Problem::new(super::problem::Kind::Unauthorized, "No credential.")));
+        };
+        let crate::identity::Principal { scope, actor, scopes, .. } = &*principal;
+        let (scope, actor, scopes) = (scope.clone(), *actor, *scopes);
+        ready(Ok(Self { asked, scope, actor, scopes, key: None }))
+    }
+}
+
+impl Caller {
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.asked.app
+    }
+    #[must_use]
+    pub fn hot(&self) -> &HotReads {
+        &self.asked.worker.hot
+    }
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        self.asked.state.op()
+    }
+    #[must_use]
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        self.actor
+    }
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        self.scopes
+    }
+
+    fn facts(&self) -> Ref<'_, Facts> {
+        self.asked.state.facts.borrow()
+    }
+
+    /// Takes the value out of a read and notes its position for the answer.
+    ///
+    /// # Errors
+    /// The read's own.
+    pub fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
+        self.asked.read(read)
     }
 
     /// Carries out one write and answers as recorded.
@@ -119,9 +188,9 @@ impl Caller {
         };
         let committed = self.commit(&write, work, render).await?;
         self.be_kept(&write, committed.at).await?;
-        self.note(committed.at);
+        self.asked.note(committed.at);
         if committed.replayed {
-            self.app.metrics.idempotent_replays.inc();
+            self.app().metrics.idempotent_replays.inc();
         }
         Ok(answer(committed))
     }
@@ -130,13 +199,13 @@ impl Caller {
     /// not waited for that already. Nothing is undone when none has it in time: the key tells later.
     async fn be_kept(&self, write: &WriteFacts, at: Bookmark) -> Result<(), WriteError> {
         let route = self.facts().mounted.and_then(|index| ROUTES.get(index));
-        let waited = self.app.config.failover.durability == Durability::Quorum;
-        if waited || !route.is_some_and(|route| route.kept_elsewhere) {
+        let waited = self.app().config.failover.durability == Durability::Quorum;
+        if waited || !route.is_some_and(|route| route.is(Trait::KeptElsewhere)) {
             return Ok(());
         }
         let deadline = self.op().deadline.checked_sub(LEFT_FOR_THE_ANSWER);
         let deadline = deadline.unwrap_or(self.op().deadline);
-        if self.app.topology.wait_elsewhere(at, deadline).await {
+        if self.app().topology.wait_elsewhere(at, deadline).await {
             return Ok(());
         }
         let why = "no other region has told within the time that it has it";
@@ -151,17 +220,24 @@ impl Caller {
         render: impl Fn(&T) -> Answer,
     ) -> Result<Committed, WriteError> {
         let context = WriteContext {
-            global: &self.app.global,
+            global: &self.app().global,
             epoch: write.epoch,
-            op: self.state.op(),
-            scope: &self.principal.scope,
-            actor: self.principal.actor,
-            key: &write.key,
+            op: self.op(),
+            scope: &self.scope,
+            actor: self.actor,
+            key: self.key.as_ref().unwrap_or(&write.key),
             digest: write.digest,
-            method: &self.method,
-            path: &self.path,
+            method: &self.asked.method,
+            path: &self.asked.path,
         };
-        crate::domain::write::write_once(context, work, render).await
+        let written = crate::domain::write::write_once(context, work, render).await;
+        written.map_err(|error| match error {
+            // By the name under which it can be sent again.
+            WriteError::OutcomeUnknown { source, .. } => {
+                WriteError::OutcomeUnknown { key: write.key.clone(), source }
+            }
+            error => error,
+        })
     }
 }
 

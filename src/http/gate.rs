@@ -13,7 +13,8 @@ use super::{
     limits::{Standing, client_address},
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
-    routes::{ROUTES, Route},
+    routes::{Access, ROUTES, Route},
+    secrets,
 };
 use crate::{
     identity::{ApiKeySecret, Principal, Resolved},
@@ -24,7 +25,7 @@ use crate::{
     },
     telemetry::metrics::{Route as Answered, WaitOutcome},
     topology::{Own, Waited},
-    vocab::{Bookmark, Epoch, IdempotencyKey, Standing as At},
+    vocab::{Bookmark, Epoch, IdempotencyKey, Scope, Standing as At},
 };
 use actix_web::{
     body::BoxBody,
@@ -96,7 +97,7 @@ async fn take_in(
     body: &Bytes,
 ) -> Result<(), Problem> {
     // Who asks was left to the primary of then: the client asks again, and is known here.
-    if state.facts.borrow().principal.is_none() {
+    if route.access != Access::Open && state.facts.borrow().principal.is_none() {
         return Err(Problem::new(Kind::NoPrimary, "The primary has moved here; ask again."));
     }
     // The epoch that began meanwhile may have lost what the bookmark names.
@@ -169,11 +170,23 @@ async fn admit(
     if let Some(address) = address {
         within(state, app.limiter.address(address, state.op(), &app.metrics).await)?;
     }
-    let who = authenticate(app, state, request, address).await?;
-    if let Who::Known(principal) = &who {
-        within(state, app.limiter.credential(principal.key, state.op(), &app.metrics).await)?;
-        permit(route, principal)?;
-    }
+    let who = match route.access {
+        Access::Open => {
+            if let Some(address) = address {
+                within(state, app.limiter.registration(address, state.op(), &app.metrics).await)?;
+            }
+            Who::Anyone
+        }
+        Access::Scope(scope) => {
+            let who = authenticate(app, state, request, address).await?;
+            if let Who::Known(principal) = &who {
+                let limit = app.limiter.credential(principal.key, state.op(), &app.metrics).await;
+                within(state, limit)?;
+                permit(scope, principal)?;
+            }
+            who
+        }
+    };
     let bookmark = headers::bookmark(request.headers())?;
     let consistency = headers::consistency(request.headers())?;
     {
@@ -187,7 +200,7 @@ async fn admit(
             let key = headers::idempotency_key(request.headers())?;
             let body = body::read(app, state, request).await?;
             let key = key.unwrap_or_else(|| IdempotencyKey::mint(state.op()));
-            let digest = headers::digest(request, &body);
+            let digest = headers::digest(request, &secrets::without(route, &body));
             // The epoch is that of the decision, made below.
             let facts = WriteFacts { epoch: Epoch::FIRST, key, digest };
             state.facts.borrow_mut().write = Some(Rc::new(facts));
@@ -201,6 +214,7 @@ async fn admit(
             state.facts.borrow_mut().principal = Some(Rc::new(principal));
             (settle(app, state, ask).await?, bearer)
         }
+        Who::Anyone => (settle(app, state, ask).await?, Bearer::Anyone),
         Who::Unresolved(hash) => (at_primary(app)?, Bearer::Unresolved { hash: hex::encode(hash) }),
     };
     if route.intent == Intent::Write && decision == Decision::Local {
@@ -231,6 +245,8 @@ fn within(state: &RequestState, standing: Standing) -> Result<(), Problem> {
 
 enum Who {
     Known(Principal),
+    /// Nobody has to be.
+    Anyone,
     /// Well formed, but not found here: only the primary can say.
     Unresolved([u8; 32]),
 }
@@ -279,11 +295,11 @@ async fn authenticate(
     }
 }
 
-fn permit(route: &Route, principal: &Principal) -> Result<(), Problem> {
-    if principal.scopes.contains(route.scope) {
+fn permit(scope: Scope, principal: &Principal) -> Result<(), Problem> {
+    if principal.scopes.contains(scope) {
         return Ok(());
     }
-    let detail = format!("The credential lacks the scope `{}`.", route.scope);
+    let detail = format!("The credential lacks the scope `{scope}`.");
     Err(Problem::new(Kind::Forbidden, detail))
 }
 
@@ -461,8 +477,14 @@ async fn admit_peer(
         PrimaryView::Here(epoch) if epoch == envelope.epoch => epoch,
         _ => return Err(fenced()),
     };
-    let principal = believe(app, state, request, &envelope.bearer).await?;
-    permit(route, &principal)?;
+    let principal = match route.access {
+        Access::Open => None,
+        Access::Scope(scope) => {
+            let principal = believe(app, state, request, &envelope.bearer).await?;
+            permit(scope, &principal)?;
+            Some(Rc::new(principal))
+        }
+    };
     let consistency: Consistency = envelope.consistency.parse()?;
     // Strong, whatever was asked: the edge has decided that the primary answers.
     let ask =
@@ -471,13 +493,13 @@ async fn admit_peer(
         return Err(fenced());
     }
     let mut facts = state.facts.borrow_mut();
-    facts.principal = Some(Rc::new(principal));
+    facts.principal = principal;
     facts.bookmark_in = envelope.bookmark;
     facts.consistency = consistency;
     if route.intent == Intent::Write {
         // A forwarded write without a key could not be told from its own repetition.
         let key = envelope.key.ok_or_else(|| untrusted(envelope::Refused::Malformed))?;
-        let digest = headers::digest(request, &body);
+        let digest = headers::digest(request, &secrets::without(route, &body));
         facts.write = Some(Rc::new(WriteFacts { epoch, key, digest }));
         request.set_payload(body.into());
     }
@@ -501,6 +523,7 @@ async fn believe(
             })?;
             app.resolver.hash(bytes, &worker.hot, state.op()).await?
         }
+        Bearer::Anyone => Resolved::Absent,
     };
     match resolved {
         Resolved::Valid(principal) => Ok(principal),

@@ -6,11 +6,13 @@
 //! primary cannot be reached, reads go on and writes are refused with `Retry-After`; when Redis
 //! dies, each process limits rates by itself.
 
+mod account;
 pub mod admin;
 pub mod app;
 mod body;
 mod caller;
 mod docs;
+mod fields;
 mod gate;
 mod gauges;
 mod headers;
@@ -27,6 +29,7 @@ pub mod problem;
 mod query;
 mod request;
 pub mod routes;
+mod secrets;
 pub mod server;
 mod writes;
 

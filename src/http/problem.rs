@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{DataError, Refused, WriteError},
+    identity::PasswordError,
     routing::{Refusal, forward::ForwardError},
     storage::StorageError,
     vocab::{Bookmark, Epoch, Malformed},
@@ -37,6 +38,7 @@ pub enum Kind {
     BookmarkTimeout,
     IdempotencyMismatch,
     IdempotencyInFlight,
+    LastAdmin,
     NoPrimary,
     OutcomeUnknown,
     Unavailable,
@@ -46,7 +48,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Validation,
         Self::Malformed,
         Self::Unauthorized,
@@ -65,6 +67,7 @@ impl Kind {
         Self::BookmarkTimeout,
         Self::IdempotencyMismatch,
         Self::IdempotencyInFlight,
+        Self::LastAdmin,
         Self::NoPrimary,
         Self::OutcomeUnknown,
         Self::Unavailable,
@@ -84,9 +87,7 @@ impl Kind {
             Self::Unauthorized => {
                 ("unauthorized", StatusCode::UNAUTHORIZED, "A valid credential is required")
             }
-            Self::Forbidden => {
-                ("forbidden", StatusCode::FORBIDDEN, "The credential does not allow this")
-            }
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "This is not allowed"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::MethodNotAllowed => (
                 "method-not-allowed",
@@ -98,11 +99,9 @@ impl Kind {
                 StatusCode::REQUEST_TIMEOUT,
                 "The request took too long to arrive",
             ),
-            Self::VersionConflict => (
-                "version-conflict",
-                StatusCode::PRECONDITION_FAILED,
-                "The item is not in that version",
-            ),
+            Self::VersionConflict => {
+                ("version-conflict", StatusCode::PRECONDITION_FAILED, "It is not in that version")
+            }
             Self::PreconditionRequired => (
                 "precondition-required",
                 StatusCode::PRECONDITION_REQUIRED,
@@ -145,6 +144,9 @@ impl Kind {
                 StatusCode::CONFLICT,
                 "A request with this idempotency key is under way",
             ),
+            Self::LastAdmin => {
+                ("last-admin", StatusCode::CONFLICT, "The tenant would have no administrator")
+            }
             Self::NoPrimary => {
                 ("no-primary", StatusCode::SERVICE_UNAVAILABLE, "The primary cannot be reached")
             }
@@ -178,6 +180,29 @@ impl Kind {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         self.facts().1
+    }
+}
+
+/// What is wrong with one member of a body, as in the example of RFC 9457 section 3.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    #[serde(skip)]
+    name: String,
+    /// JSON Pointer as a URI fragment (RFC 6901 section 6).
+    pointer: String,
+    detail: Cow<'static, str>,
+}
+
+/// Characters of an unknown member's name that are repeated.
+const NAME_CHARS_MAX: usize = 64;
+
+impl Fault {
+    #[must_use]
+    pub fn new(member: &str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let name: String = member.chars().take(NAME_CHARS_MAX).collect();
+        let escaped = name.replace('~', "~0").replace('/', "~1");
+        let pointer = escaped.split('~').map(percent_encode).collect::<Vec<_>>().join("~");
+        Self { name, pointer: format!("#/{pointer}"), detail: detail.into() }
     }
 }
 
@@ -281,6 +306,15 @@ impl Problem {
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(Kind::NotFound, "No such resource, or not one this credential may see.")
+    }
+
+    /// What is wrong with members of the body, each by its own pointer.
+    #[must_use]
+    pub fn faults(faults: &[Fault]) -> Self {
+        let told: Vec<_> =
+            faults.iter().map(|Fault { name, detail, .. }| format!("{name} {detail}")).collect();
+        let detail = format!("{}.", told.join("; "));
+        Self::new(Kind::Validation, detail).member("errors", json!(faults))
     }
 
     /// A failover has lost what the bookmark names.
@@ -398,6 +432,28 @@ impl From<StorageError> for Problem {
     }
 }
 
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Weak(why) => {
+                let detail = format!("is too easy to guess. {why}");
+                Self::faults(&[Fault::new(
+                    "password",
+                    detail.trim_end_matches(['.', ' ']).to_owned(),
+                )])
+            }
+            PasswordError::Busy => {
+                Self::new(Kind::Unavailable, "Too many passwords are being set at this moment.")
+                    .caused_by(error)
+            }
+            PasswordError::Broken(_) => {
+                Self::new(Kind::Internal, "The cause is in our log under this request's trace.")
+                    .caused_by(error)
+            }
+        }
+    }
+}
+
 impl From<ForwardError> for Problem {
     fn from(error: ForwardError) -> Self {
         // An unknown outcome needs the key; the gate, which has it, makes that problem itself.
@@ -415,6 +471,18 @@ impl From<Refused> for Problem {
                 "An earlier operation of the batch changed the item, or made it.",
             ),
             Refused::Data(error) => error.into(),
+            Refused::UserConflict(current) => super::admin::users::version_conflict(&current),
+            Refused::EmailTaken => {
+                Self::faults(&[Fault::new("email", "is somebody's already in this tenant")])
+            }
+            Refused::LastAdmin => Self::new(
+                Kind::LastAdmin,
+                "It is the last administrator of the tenant who is not suspended: make another first.",
+            ),
+            Refused::Beyond(scope) => Self::new(
+                Kind::Forbidden,
+                format!("The credential lacks the scope `{scope}`, so it cannot give it."),
+            ),
             Refused::Operation { index, refused } => {
                 Self::from(*refused).member("operation", json!(index))
             }

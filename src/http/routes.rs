@@ -1,7 +1,7 @@
 //! The table of routes: method, path, intent, scope, handler. What is not in it does not exist; a GET
 //! is a HEAD too.
 
-use super::{admin, items, writes};
+use super::{account, admin, items, writes};
 use crate::{
     routing::Intent,
     telemetry::metrics::{Metrics, RouteMetrics},
@@ -14,17 +14,33 @@ use actix_web::{
     web,
 };
 
-/// One method of one path. Every route of the table takes an API key with `scope` and belongs to
-/// the key's tenant.
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Who brings an API key with this scope; it belongs to the key's tenant.
+    Scope(Scope),
+    /// Whoever wants an account: nobody is known, and each address may try so often.
+    Open,
+}
+
+/// What else is to be known of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trait {
+    /// Answered only once another region has it too, whatever the cluster's durability: a failover
+    /// must not undo it.
+    KeptElsewhere,
+    /// Its body can hold a password, which the digest of the request leaves out.
+    Secret,
+}
+
+/// One method of one path.
 pub struct Route {
     pub method: Method,
     /// Template, also the route's name in metrics, logs and the API description.
     pub path: &'static str,
     pub intent: Intent,
-    pub scope: Scope,
-    /// Answered only once another region has it too, whatever the cluster's durability: a failover
-    /// must not undo it.
-    pub kept_elsewhere: bool,
+    pub access: Access,
+    traits: &'static [Trait],
     handler: fn(Handler) -> Handler,
 }
 
@@ -32,6 +48,20 @@ impl Route {
     #[must_use]
     pub fn is_write(&self) -> bool {
         self.intent == Intent::Write
+    }
+
+    #[must_use]
+    pub fn is(&self, what: Trait) -> bool {
+        self.traits.contains(&what)
+    }
+
+    /// The scope it takes; `None` where nobody has to be known.
+    #[must_use]
+    pub const fn scope(&self) -> Option<Scope> {
+        match self.access {
+            Access::Scope(scope) => Some(scope),
+            Access::Open => None,
+        }
     }
 
     /// The methods it answers. HEAD must be where GET is (RFC 9110 section 9.1): the handler's
@@ -73,24 +103,24 @@ pub const OPEN_PATHS: [&str; 9] = [
     "/openapi.json",
 ];
 
-macro_rules! kept_elsewhere {
-    () => {
-        false
+macro_rules! access {
+    (Open) => {
+        Access::Open
     };
-    (kept_elsewhere) => {
-        true
+    ($scope:ident) => {
+        Access::Scope(Scope::$scope)
     };
 }
 
 macro_rules! routes {
-    ($($method:ident $path:literal $intent:ident $scope:ident $handler:path
-        $(, $kept_elsewhere:ident)?;)+) => {
+    ($($method:ident $path:literal $intent:ident $access:ident $handler:path
+        $(, $trait:ident)*;)+) => {
         [$(Route {
             method: Method::$method,
             path: $path,
             intent: Intent::$intent,
-            scope: Scope::$scope,
-            kept_elsewhere: kept_elsewhere!($($kept_elsewhere)?),
+            access: access!($access),
+            traits: &[$(Trait::$trait),*],
             handler: |route| route.to($handler),
         }),+]
     };
@@ -98,7 +128,7 @@ macro_rules! routes {
 
 /// Every route of the API. Paths of one template stand together; requests are matched against them
 /// in this order, so the busiest comes first.
-pub static ROUTES: [Route; 14] = routes! {
+pub static ROUTES: [Route; 23] = routes! {
     GET    "/v1/collections/{collection}/items/{id}"      Read  Read  items::one::read;
     PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
     PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
@@ -111,8 +141,17 @@ pub static ROUTES: [Route; 14] = routes! {
     GET    "/v1/admin/keys"                               Read  Admin admin::keys::list;
     POST   "/v1/admin/keys"                               Write Admin admin::keys::create;
     GET    "/v1/admin/keys/{id}"                          Read  Admin admin::keys::read;
-    DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke, kept_elsewhere;
+    DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke, KeptElsewhere;
+    GET    "/v1/admin/users"                              Read  Admin admin::users::list;
+    POST   "/v1/admin/users"                              Write Admin admin::users::create, Secret;
+    POST   "/v1/admin/users/{id}:suspend"                 Write Admin admin::users::suspend, KeptElsewhere;
+    POST   "/v1/admin/users/{id}:resume"                  Write Admin admin::users::resume;
+    PUT    "/v1/admin/users/{id}/password"                Write Admin admin::users::set_password, Secret, KeptElsewhere;
+    GET    "/v1/admin/users/{id}"                         Read  Admin admin::users::read;
+    PATCH  "/v1/admin/users/{id}"                         Write Admin admin::users::change, KeptElsewhere;
+    DELETE "/v1/admin/users/{id}"                         Write Admin admin::users::delete, KeptElsewhere;
     GET    "/v1/admin/regions"                            Read  Admin admin::regions::list;
+    POST   "/v1/account"                                  Write Open  account::register, Secret;
 };
 
 /// Statuses that every route is counted with from zero.

@@ -33,6 +33,8 @@ pub enum Bearer {
         /// SHA-256 of the API key, hexadecimal.
         hash: String,
     },
+    /// Nobody has to be known.
+    Anyone,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -176,19 +176,25 @@ fn field(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<String
 }
 
 /// `If-None-Match` of a read.
-fn conditional(request: &HttpRequest) -> Result<Option<Match>, Problem> {
+pub(in crate::http) fn conditional(request: &HttpRequest) -> Result<Option<Match>, Problem> {
     match field(request.headers(), &header::IF_NONE_MATCH)? {
         Some(text) => Ok(Some(Match::parse(&text, true)?)),
         None => Ok(None),
     }
 }
 
-fn must_match(headers: &HeaderMap) -> Result<Match, Problem> {
+pub(in crate::http) fn must_match(headers: &HeaderMap) -> Result<Match, Problem> {
     match field(headers, &header::IF_MATCH)? {
         Some(text) => Ok(Match::parse(&text, false)?),
-        None => {
-            Err(Problem::new(Kind::PreconditionRequired, "Send If-Match with the item's ETag."))
-        }
+        None => Err(Problem::new(Kind::PreconditionRequired, "Send If-Match with its ETag.")),
+    }
+}
+
+/// `If-Match` where it may be left out.
+pub(in crate::http) fn may_match(headers: &HeaderMap) -> Result<Option<Match>, Problem> {
+    match field(headers, &header::IF_MATCH)? {
+        Some(text) => Ok(Some(Match::parse(&text, false)?)),
+        None => Ok(None),
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     problem::Kind,
     routes::{ROUTES, Route},
 };
+use crate::vocab::Scope;
 use operations::Shown;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -85,6 +86,7 @@ fn document() -> Value {
         "tags": [
             { "name": "items", "description": "Documents of a tenant, in collections" },
             { "name": "writes", "description": "What became of a write" },
+            { "name": "account", "description": "A person's own account" },
             { "name": "admin", "description": "For operators of a tenant and of the cluster" },
             { "name": "health", "description": "Probes; they take no credential" },
         ],
@@ -123,6 +125,7 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
         responses.insert(status.to_string(), answer);
     }
     let mut kinds: Vec<Kind> = common.problems.to_vec();
+    kinds.retain(|kind| *kind != Kind::Unauthorized || route.scope().is_some());
     kinds.extend(shown.problems);
     for kinds in answers::by_status(&kinds) {
         let name = answers::name(&kinds);
@@ -135,7 +138,7 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
         "summary": shown.summary,
         "description": shown.description,
         "x-godwit-intent": common.intent,
-        "security": [{ "key": [route.scope.as_str()] }],
+        "security": security(route),
         "parameters": parameters,
         "responses": responses,
     });
@@ -143,6 +146,12 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
         operation["requestBody"] = body;
     }
     operation
+}
+
+/// None at all where nobody has to be known.
+fn security(route: &Route) -> Value {
+    let key = |scope: Scope| json!({ "key": [scope.as_str()] });
+    Value::Array(route.scope().map(key).into_iter().collect())
 }
 
 fn reference(of: &str, name: &str) -> Value {

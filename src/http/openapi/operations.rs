@@ -1,5 +1,7 @@
 //! What is to be said of each route beside its line in the table.
 
+mod users;
+
 use super::{
     answers::{empty_answer, json_answer},
     schema,
@@ -109,6 +111,15 @@ pub fn shown(method: &str, path: &str) -> Option<Shown> {
         ("GET", "/v1/admin/keys/{id}") => read_key(),
         ("DELETE", "/v1/admin/keys/{id}") => revoke_key(),
         ("GET", "/v1/admin/regions") => regions(),
+        ("GET", "/v1/admin/users") => users::list(),
+        ("POST", "/v1/admin/users") => users::create(),
+        ("GET", "/v1/admin/users/{id}") => users::read(),
+        ("PATCH", "/v1/admin/users/{id}") => users::change(),
+        ("DELETE", "/v1/admin/users/{id}") => users::delete(),
+        ("POST", "/v1/admin/users/{id}:suspend") => users::suspend(),
+        ("POST", "/v1/admin/users/{id}:resume") => users::resume(),
+        ("PUT", "/v1/admin/users/{id}/password") => users::set_password(),
+        ("POST", "/v1/account") => users::register(),
         _ => return None,
     })
 }

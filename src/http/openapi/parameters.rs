@@ -46,6 +46,11 @@ fn path() -> Value {
             "description": "An API key; not its secret.",
             "schema": schema("Id"),
         },
+        "user_id": {
+            "name": "id", "in": "path", "required": true,
+            "description": "A user.",
+            "schema": schema("Id"),
+        },
         "write_key": {
             "name": "key", "in": "path", "required": true,
             "description": "The write's `Idempotency-Key`, percent-encoded.",
@@ -104,6 +109,16 @@ fn query() -> Value {
             "description": "The `next_cursor` of an earlier page.",
             "schema": schema("Id"),
         },
+        "user_cursor": {
+            "name": "cursor", "in": "query",
+            "description": "The `next_cursor` of an earlier page.",
+            "schema": schema("Id"),
+        },
+        "user_email": {
+            "name": "email", "in": "query",
+            "description": "The one who has this address.",
+            "schema": schema("Email"),
+        },
     })
 }
 
@@ -148,6 +163,11 @@ fn preconditions() -> Value {
             "description": "The `ETag` of the version to change, or `*` for any.",
             "schema": { "type": "string", "pattern": MATCH_PATTERN },
             "example": "\"1.1\"",
+        },
+        "if_match_optional": {
+            "name": "If-Match", "in": "header",
+            "description": "The `ETag` of the version to change, or `*` for any, as without it.",
+            "schema": { "type": "string", "pattern": MATCH_PATTERN },
         },
         "if_match_put": {
             "name": "If-Match", "in": "header",

@@ -1,5 +1,7 @@
 //! Schemas: what bodies and values look like.
 
+mod users;
+
 use super::{parameters::MATCH_PATTERN, schema};
 use crate::{
     domain::{
@@ -14,7 +16,9 @@ use serde_json::{Map, Value, json};
 /// All of them, by name.
 pub fn all() -> Value {
     let mut all = Map::new();
-    for part in [values(), items(), batches(), writes(), keys(), cluster(), problem()] {
+    let parts =
+        [values(), items(), batches(), writes(), keys(), users::all(), cluster(), problem()];
+    for part in parts {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -287,7 +291,14 @@ fn problem() -> Value {
                 "title": { "type": "string" },
                 "status": { "type": "integer", "minimum": 400, "maximum": 599 },
                 "detail": { "type": "string" },
-                "current": schema("Item"),
+                "current": {
+                    "anyOf": [schema("Item"), schema("User")],
+                    "description": "What is there instead of the version named.",
+                },
+                "errors": {
+                    "type": "array", "minItems": 1, "items": schema("Fault"),
+                    "description": "What is wrong with members of the body.",
+                },
                 "operation": {
                     "type": "integer", "minimum": 0,
                     "description": "The operation of a batch that was refused, from 0.",
@@ -301,5 +312,12 @@ fn problem() -> Value {
                 "idempotency_key": { "type": "string" },
             },
         },
+        "Fault": object("What is wrong with one member of the body.", &json!({
+            "pointer": {
+                "type": "string", "pattern": "^#/",
+                "description": "JSON Pointer to it, as a URI fragment (RFC 6901 section 6).",
+            },
+            "detail": { "type": "string" },
+        })),
     })
 }
