@@ -3,6 +3,8 @@
 //! role, on the primary's database, and each leaves its record in the journal: what a failover loses
 //! of an operator's work is in the same list as all else.
 
+pub mod users;
+
 use crate::{
     config::{Config, DatabaseConfig},
     domain::{
@@ -10,7 +12,7 @@ use crate::{
         tenants,
         write::{Refused, WorkError},
     },
-    identity::ApiKeySecret,
+    identity::{ApiKeySecret, Passwords},
     storage::{
         CommitError, Constraint, Global, StorageError, TenantScope, WriteTx,
         global::{
@@ -30,6 +32,7 @@ pub struct Operator {
     global: Global,
     epoch: Epoch,
     op: Op,
+    passwords: Passwords,
 }
 
 /// A key to be made.
@@ -82,7 +85,8 @@ impl Operator {
             config.region,
             current.region
         );
-        Ok(Self { global, epoch: current.epoch, op })
+        let passwords = Passwords::new(&config.identity.password)?;
+        Ok(Self { global, epoch: current.epoch, op, passwords })
     }
 
     /// Makes a tenant. `None` when there is one of that name.
@@ -233,7 +237,10 @@ impl Operator {
 fn told(error: WorkError) -> anyhow::Error {
     match error {
         WorkError::Storage(error) => error.into(),
-        WorkError::Refused(Refused::NotFound) => anyhow::anyhow!("there is no such key"),
+        WorkError::Refused(Refused::NotFound) => anyhow::anyhow!("there is none such any more"),
+        WorkError::Refused(Refused::EmailTaken) => {
+            anyhow::anyhow!("somebody of the tenant has that e-mail address")
+        }
         WorkError::Refused(refused) => anyhow::anyhow!("refused: {refused:?}"),
     }
 }

@@ -19,6 +19,7 @@ mod serve;
 mod status;
 mod target;
 mod tenant;
+mod user;
 
 pub use output::Output;
 use output::table;
@@ -50,6 +51,7 @@ enum Command {
     Status(status::Status),
     Switchover(failover::Switchover),
     Tenant(tenant::Tenant),
+    User(user::User),
 }
 
 impl Cli {
@@ -73,6 +75,7 @@ impl Cli {
             Command::Status(status) => status.run(),
             Command::Switchover(switchover) => switchover.run(),
             Command::Tenant(tenant) => tenant.run(),
+            Command::User(user) => user.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

@@ -22,6 +22,16 @@ pub struct TenantFacts {
     pub id: TenantId,
     pub name: String,
     pub api_key: String,
+    /// Absent where an earlier version made the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminFacts>,
+}
+
+/// The tenant's administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminFacts {
+    pub email: String,
+    pub password: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +99,11 @@ mod tests {
         std::fs::write(dir.path().join("lab.json"), text).unwrap();
         let file = LabFile::read(dir.path()).unwrap();
         assert_eq!(file.regions[&file.primary].pids.postgres, Some(2));
-        assert_eq!(file.tenant.unwrap().api_key, "gw_lab_x");
+        let tenant = file.tenant.unwrap();
+        assert_eq!(
+            (tenant.api_key.as_str(), tenant.admin.unwrap().email.as_str()),
+            ("gw_lab_x", "a")
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ mod tools;
 pub use account::purge;
 pub use agent::{Order, Upstream};
 pub use child::tail;
-pub use file::{LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
+pub use file::{AdminFacts, LabFile, MoreApi, Pids, RegionFacts, TenantFacts};
 pub use laboratory::Lab;
 pub use layout::{DRILLS, Layout, NotOurs};
 pub use links::{Kind, LinkFacts};

@@ -9,7 +9,7 @@ use super::{
     agent, api,
     child::Child,
     data::{self, Role},
-    file::TenantFacts,
+    file::{AdminFacts, TenantFacts},
     laboratory::Inner,
     layout::{make_dir, write_private},
     links::{Kind, LinkId},
@@ -413,7 +413,10 @@ struct KeptTenant {
     made_at: DateTime<Utc>,
 }
 
-/// The tenant `demo` and its key, by the commands that a user would give.
+/// The administrator of the tenant `demo`.
+const ADMIN_EMAIL: &str = "admin@demo.example";
+
+/// The tenant `demo`, its administrator and its key, by the commands that a user would give.
 async fn make_tenant(lab: &Inner, primary: &Region) -> anyhow::Result<()> {
     #[derive(Deserialize)]
     struct Tenant {
@@ -430,23 +433,49 @@ async fn make_tenant(lab: &Inner, primary: &Region) -> anyhow::Result<()> {
         fs::read(&path).ok().and_then(|text| serde_json::from_slice::<KeptTenant>(&text).ok());
     let tenant = ask(lab, primary, &["tenant", "create", "demo", "--if-missing"]).await?;
     let tenant: Tenant = serde_json::from_slice(&tenant).context("what `tenant create` printed")?;
-    let good = kept.filter(|kept| {
-        kept.facts.id == tenant.id && (now - kept.made_at).num_days() < KEY_DAYS_USED_MAX
-    });
-    let facts = if let Some(kept) = good {
-        kept.facts
+    let kept = kept.filter(|kept| kept.facts.id == tenant.id);
+    let admin = match kept.as_ref().and_then(|kept| kept.facts.admin.clone()) {
+        Some(admin) => admin,
+        None => make_admin(lab, primary).await?,
+    };
+    let young = |kept: &KeptTenant| (now - kept.made_at).num_days() < KEY_DAYS_USED_MAX;
+    let kept = if let Some(mut kept) = kept.filter(young) {
+        kept.facts.admin = Some(admin);
+        kept
     } else {
         let days = KEY_DAYS.to_string();
         let arguments = ["key", "create", "--tenant", "demo", "--name", "lab"];
         let more = ["--scopes", "read,write,admin", "--days", &days, "--environment", "lab"];
         let key = ask(lab, primary, &[&arguments[..], &more[..]].concat()).await?;
         let key: Key = serde_json::from_slice(&key).context("what `key create` printed")?;
-        let facts = TenantFacts { id: tenant.id, name: tenant.name, api_key: key.key };
-        let kept = KeptTenant { facts, made_at: now };
-        write_private(&path, &serde_json::to_vec_pretty(&kept)?)?;
-        kept.facts
+        let (id, name, api_key) = (tenant.id, tenant.name, key.key);
+        let facts = TenantFacts { id, name, api_key, admin: Some(admin) };
+        KeptTenant { facts, made_at: now }
     };
-    lab.tenant.get_or_init(|| facts);
-    lab.spec.progress.tell(Step::Done("tenant `demo` and its API key"));
+    write_private(&path, &serde_json::to_vec_pretty(&kept)?)?;
+    lab.tenant.get_or_init(|| kept.facts);
+    lab.spec.progress.tell(Step::Done("tenant `demo`, its administrator and its API key"));
     Ok(())
+}
+
+/// Makes the administrator, or gives the one whose password was lost another.
+async fn make_admin(lab: &Inner, primary: &Region) -> anyhow::Result<AdminFacts> {
+    #[derive(Deserialize)]
+    struct User {
+        email: String,
+        password: Option<String>,
+    }
+    let users = ask(lab, primary, &["user", "list", "--tenant", "demo"]).await?;
+    let users: Vec<User> = serde_json::from_slice(&users).context("what `user list` printed")?;
+    let made = if users.iter().any(|user| user.email == ADMIN_EMAIL) {
+        let arguments = ["user", "set-password", "--tenant", "demo", ADMIN_EMAIL];
+        ask(lab, primary, &[&arguments[..], &["--generate-password"]].concat()).await?
+    } else {
+        let arguments = ["user", "create", "--tenant", "demo", "--email", ADMIN_EMAIL];
+        let more = ["--name", "Administrator", "--role", "admin", "--generate-password"];
+        ask(lab, primary, &[&arguments[..], &more[..]].concat()).await?
+    };
+    let made: User = serde_json::from_slice(&made).context("what the command printed")?;
+    let password = made.password.context("no password was made")?;
+    Ok(AdminFacts { email: made.email, password })
 }

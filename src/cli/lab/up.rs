@@ -287,6 +287,15 @@ Write in one region, read it in another (tenant {name}):
             key = tenant.api_key,
         );
     }
+    if let Some(admin) = facts.tenant.as_ref().and_then(|tenant| tenant.admin.as_ref()) {
+        let _ = write!(
+            text,
+            "
+Its administrator is {}, with the password {}.
+",
+            admin.email, admin.password,
+        );
+    }
     let at = if dir == Path::new(super::DEFAULT_LAB) {
         String::new()
     } else {
