@@ -124,6 +124,9 @@ pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
     // Traces are kept when their caller asks for it, so that only the test of them pays for them.
     let traces = |spec: &mut Spec| {
         patient(spec);
+        // All tests come from one address.
+        set(spec, "GODWIT__LIMITS__REGISTRATION__BURST", "10000");
+        set(spec, "GODWIT__LIMITS__REGISTRATION__PER_HOUR", "10000");
         set(spec, "GODWIT__TELEMETRY__OTLP_ENDPOINT", &collector.url());
         set(spec, "GODWIT__TELEMETRY__SAMPLE_RATIO", "0.0");
     };

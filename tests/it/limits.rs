@@ -10,10 +10,13 @@ use godwit::{
     lab::{Spec, Target, Wan},
     vocab::{Clock as _, SystemClock},
 };
+use reqwest::Method;
+use serde_json::json;
 use std::num::NonZeroU8;
 
 const BURST: usize = 20;
 const PER_SECOND: usize = 1;
+const REGISTRATIONS: usize = 4;
 
 fn strict(spec: &mut Spec) {
     harness::patient(spec);
@@ -27,10 +30,14 @@ fn strict(spec: &mut Spec) {
             harness::set(spec, &name, &count.to_string());
         }
     }
+    harness::set(spec, "GODWIT__LIMITS__REGISTRATION__PER_HOUR", "1");
+    harness::set(spec, "GODWIT__LIMITS__REGISTRATION__BURST", &REGISTRATIONS.to_string());
+    harness::set(spec, "GODWIT__IDENTITY__REGISTRATION", "closed");
 }
 
 pub async fn a_credential_has_one_bucket_in_a_region() -> anyhow::Result<()> {
     harness::own("limits", strict, async |cluster| {
+        registering_is_bounded_and_can_be_closed(cluster).await.context("registering")?;
         two_processes_share_it(cluster).await.context("shared")?;
         it_is_bounded_without_redis(cluster).await.context("without Redis")?;
         guessing_is_bounded(cluster).await.context("guessing")
@@ -130,6 +137,33 @@ async fn it_is_bounded_without_redis(cluster: &Cluster) -> anyhow::Result<()> {
         if health.json()["status"] == "ok" { Ok(()) } else { Err(health.to_string()) }
     })
     .await
+}
+
+/// Whatever becomes of a try, it counts; and where administrators make the accounts, none is made.
+async fn registering_is_bounded_and_can_be_closed(cluster: &Cluster) -> anyhow::Result<()> {
+    let callers = both(cluster, EU, &cluster.caller_with(None))?;
+    let body = json!({"tenant": "demo", "email": "ada@example.com", "name": "Ada",
+        "password": "vex-lodestar-quibble-7"});
+    let (mut closed, mut limited) = (0, 0);
+    for turn in 0..12 {
+        let mut caller = callers[turn % 2].clone();
+        let answer = caller.ask(EU, Method::POST, "/v1/account").json(&body).send().await?;
+        if answer.status == 403 {
+            answer.wants_problem(403, "forbidden")?;
+            closed += 1;
+            continue;
+        }
+        let refused = answer.wants_problem(429, "rate-limited")?;
+        let wait: u64 = refused.header("retry-after").unwrap_or_default().parse()?;
+        ensure!((1_800..=3_600).contains(&wait), "{refused}");
+        let policy = refused.header("ratelimit-policy");
+        ensure!(policy == Some("\"registration\";q=4;w=14400"), "{refused}");
+        limited += 1;
+    }
+    ensure!(closed == REGISTRATIONS, "{closed} let through, {limited} limited");
+    // Whoever has a key is not held up by it.
+    cluster.caller().get(EU, "/v1/collections").await?.wants(200)?;
+    Ok(())
 }
 
 /// Nobody tries keys faster than this.

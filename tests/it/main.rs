@@ -23,6 +23,7 @@ mod observed;
 mod raw;
 mod sessions;
 mod tenancy;
+mod users;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -83,6 +84,18 @@ fn trials() -> Vec<Trial> {
             a_refused_batch_shows_no_version_that_it_made,
             a_repeated_write_has_one_effect,
             twins_at_the_same_time_have_one_effect,
+        }
+        run users::{
+            who_registers_far_from_the_primary_is_seen_everywhere_at_once,
+            a_repeated_registration_makes_one_user,
+            a_user_lives_through_all_changes_far_from_the_primary,
+            a_tenant_keeps_an_administrator,
+            what_cannot_be_a_user_is_refused_by_the_name_of_what_is_wrong,
+            users_are_listed_in_pages_while_others_come_and_go,
+            of_a_password_nothing_is_kept_but_its_argon2id_hash,
+            reads_go_on_while_passwords_are_hashed,
+            an_operator_makes_and_keeps_users_by_command,
+            the_laboratory_has_an_administrator,
         }
         run lists::{
             pages_hold_every_item_once_while_others_come,

@@ -2,12 +2,12 @@
 
 use crate::{
     client::{Answer, Ask, Caller},
-    harness::{self, AP, REGIONS, US},
+    harness::{self, AP, REGIONS, SOON, US},
 };
 use anyhow::{Context as _, bail, ensure};
 use godwit::{
-    http::routes::{ROUTES, Route},
-    vocab::Scope,
+    http::routes::{Access, ROUTES, Route},
+    vocab::{Op, OpKind, Scope},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,6 +23,13 @@ struct Victim {
     etag: String,
     write: String,
     key: String,
+    user: String,
+    user_etag: String,
+}
+
+/// The routes that want a credential: all but those of who has none yet.
+fn closed_routes() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(|route| route.access != Access::Open)
 }
 
 impl Victim {
@@ -34,16 +41,23 @@ impl Victim {
         let key = json!({"name": SECRET, "scopes": ["read"]});
         let ask = caller.ask(US, Method::POST, "/v1/admin/keys").json(&key);
         let key = ask.send().await?.wants(201)?.id()?;
-        Ok(Self { item: made.id()?, etag: made.etag()?, write, key, caller })
+        // Each test's victims are another tenant's, where the address is free.
+        let user = json!({"email": format!("{SECRET}@example.com"), "name": SECRET});
+        let ask = caller.ask(US, Method::POST, "/v1/admin/users").json(&user);
+        let user = ask.send().await?.wants(201)?;
+        let (item, etag, user_etag) = (made.id()?, made.etag()?, user.etag()?);
+        Ok(Self { item, etag, write, key, user: user.id()?, user_etag, caller })
     }
 
     /// All it has, as it is shown itself.
     async fn everything(&mut self) -> anyhow::Result<Vec<Value>> {
         let item = crate::client::item(COLLECTION, &self.item);
         let key = format!("/v1/admin/keys/{}", self.key);
+        let user = format!("/v1/admin/users/{}", self.user);
         let list = format!("/v1/collections/{COLLECTION}/items");
+        let lists = ["/v1/collections", "/v1/admin/keys", "/v1/admin/users"];
         let mut all = Vec::new();
-        for path in [&item, &key, &list, "/v1/collections", "/v1/admin/keys"] {
+        for path in [&*item, &key, &user, &list].into_iter().chain(lists) {
             let ask = self.caller.ask(US, Method::GET, path);
             all.push(ask.header("godwit-consistency", "strong").send().await?.wants(200)?.json());
         }
@@ -51,9 +65,17 @@ impl Victim {
     }
 }
 
+fn op() -> Op {
+    Op::system(OpKind::Test, SOON)
+}
+
 /// The route's path with the victim's names in it.
 fn path_of(route: &Route, victim: &Victim) -> anyhow::Result<String> {
-    let id = if route.path.starts_with("/v1/admin/keys/") { &victim.key } else { &victim.item };
+    let id = match route.path {
+        path if path.starts_with("/v1/admin/keys/") => &victim.key,
+        path if path.starts_with("/v1/admin/users/") => &victim.user,
+        _ => &victim.item,
+    };
     let path = route.path.replace("{collection}", COLLECTION);
     let path = path.replace("{key}", &victim.write).replace("{id}", id);
     ensure!(!path.contains('{'), "{}: a parameter that this test does not know", route.path);
@@ -69,8 +91,12 @@ fn request<'a>(
 ) -> anyhow::Result<Ask<'a>> {
     let ask = caller.ask(region, route.method.as_str().parse()?, &path_of(route, victim)?);
     let matching = |ask: Ask<'a>| ask.header("if-match", &victim.etag);
+    let matching_user = |ask: Ask<'a>| ask.header("if-match", &victim.user_etag);
+    let password = json!({"password": "nobody-elses-kettle-5"});
     Ok(match (route.method.as_str(), route.path) {
-        ("GET", _) | ("DELETE", "/v1/admin/keys/{id}") => ask,
+        ("GET", _)
+        | ("DELETE", "/v1/admin/keys/{id}")
+        | ("POST", "/v1/admin/users/{id}:suspend" | "/v1/admin/users/{id}:resume") => ask,
         ("POST", "/v1/collections/{collection}/items") => ask.json(&json!({"mine": true})),
         ("POST", "/v1/collections/{collection}/items:batch") => {
             let change = json!({"op": "patch", "id": victim.item, "data": {"secret": "gone"},
@@ -82,6 +108,14 @@ fn request<'a>(
         }
         ("DELETE", "/v1/collections/{collection}/items/{id}") => matching(ask),
         ("POST", "/v1/admin/keys") => ask.json(&json!({"name": "mine", "scopes": ["read"]})),
+        ("POST", "/v1/admin/users") => {
+            let email = format!("{}@example.com", op().id);
+            ask.json(&json!({"email": email, "name": "mine"}))
+        }
+        ("PATCH", "/v1/admin/users/{id}") => matching_user(ask).json(&json!({"name": "gone"})),
+        ("DELETE", "/v1/admin/users/{id}") => matching_user(ask),
+        ("PUT", "/v1/admin/users/{id}/password") => ask.json(&password),
+        ("POST", "/v1/account") => ask.json(&json!({"tenant": "nobodys"})),
         (method, path) => bail!("{method} {path}: a new route needs a case here"),
     })
 }
@@ -101,6 +135,7 @@ fn judge(route: &Route, answer: &Answer) -> anyhow::Result<()> {
             "/v1/collections"
             | "/v1/collections/{collection}/items"
             | "/v1/admin/keys"
+            | "/v1/admin/users"
             | "/v1/admin/regions",
         ) => own(answer.status == 200 && !text.contains(SECRET)),
         // Its own key of that name was never used.
@@ -108,7 +143,7 @@ fn judge(route: &Route, answer: &Answer) -> anyhow::Result<()> {
             let unknown = json!({"key": format!("{SECRET}-write"), "status": "unknown"});
             own(answer.status == 200 && answer.json() == unknown)
         }
-        ("POST", "/v1/collections/{collection}/items" | "/v1/admin/keys") => {
+        ("POST", "/v1/collections/{collection}/items" | "/v1/admin/keys" | "/v1/admin/users") => {
             own(answer.status == 201)
         }
         _ => own(matches!(answer.problem().as_str(), "not-found" | "forbidden")
@@ -123,7 +158,7 @@ pub async fn another_tenants_things_cannot_be_seen_or_changed() -> anyhow::Resul
     let stranger = cluster.tenant("tenancy-stranger").await?.caller;
     let before = victim.everything().await?;
     for region in REGIONS {
-        for route in &ROUTES {
+        for route in closed_routes() {
             // With the victim's bookmark: what cannot be seen must not be merely late.
             let mut caller = stranger.fresh();
             caller.bookmark.clone_from(&victim.caller.bookmark);
@@ -134,7 +169,7 @@ pub async fn another_tenants_things_cannot_be_seen_or_changed() -> anyhow::Resul
     let after = victim.everything().await?;
     ensure!(before == after, "changed by a stranger: {before:?} became {after:?}");
     // The requests were good ones: the victim itself may do each of them.
-    for route in ROUTES.iter().filter(|route| route.method != "DELETE") {
+    for route in closed_routes().filter(|route| route.method != "DELETE") {
         let mut caller = victim.caller.clone();
         let answer = request(&mut caller, AP, route, &victim)?.send().await?;
         let fits = answer.status < 300 || answer.problem() == "version-conflict";
@@ -155,13 +190,14 @@ pub async fn every_route_wants_a_credential_with_its_scope() -> anyhow::Result<(
     }
     let before = victim.everything().await?;
     for region in REGIONS {
-        for route in &ROUTES {
+        for route in closed_routes() {
             let name = format!("{} {} in {region}", route.method, route.path);
             let mut caller = nobody.clone();
             let answer = request(&mut caller, region, route, &victim)?.send().await?;
             let answer = answer.wants_problem(401, "unauthorized").context(name.clone())?;
             ensure!(answer.header("www-authenticate").is_some(), "{name}: {answer}");
-            for (scope, caller) in scoped.iter().filter(|(scope, _)| *scope != route.scope) {
+            for (scope, caller) in scoped.iter().filter(|(scope, _)| Some(*scope) != route.scope())
+            {
                 let mut caller = caller.clone();
                 let answer = request(&mut caller, region, route, &victim)?.send().await?;
                 let name = format!("{name} with {}", scope.as_str());
@@ -171,7 +207,7 @@ pub async fn every_route_wants_a_credential_with_its_scope() -> anyhow::Result<(
                 let path = path_of(route, &victim)?;
                 let answer = nobody.clone().ask(region, Method::HEAD, &path).send().await?;
                 ensure!(answer.status == 401, "HEAD for {name}: {answer}");
-                let fitting = scoped.iter().find(|(scope, _)| *scope == route.scope);
+                let fitting = scoped.iter().find(|(scope, _)| Some(*scope) == route.scope());
                 let mut caller = fitting.context("a key of the scope")?.1.clone();
                 caller.bookmark.clone_from(&victim.caller.bookmark);
                 let answer = request(&mut caller, region, route, &victim)?.send().await?;
