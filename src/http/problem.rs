@@ -312,7 +312,7 @@ impl Problem {
     #[must_use]
     pub fn faults(faults: &[Fault]) -> Self {
         let told: Vec<_> =
-            faults.iter().map(|Fault { name, detail, .. }| format!("{name} {detail}")).collect();
+            faults.iter().map(|Fault { name, detail, .. }| format!("{name}: {detail}")).collect();
         let detail = format!("{}.", told.join("; "));
         Self::new(Kind::Validation, detail).member("errors", json!(faults))
     }
