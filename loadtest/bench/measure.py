@@ -1,5 +1,7 @@
 """What is measured, and by which program."""
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,14 +18,18 @@ from lab import TOP, program, run, say
 
 HERE = Path(__file__).parent
 CONNECTIONS = 32
+# So few that cores are left: then what is taken from them shows in the latency, not in the rate alone.
+FEW = 2
+# Who make users at once; the primary hashes two of their passwords at a time.
+MAKERS = 8
 THREADS = 2
 PGBENCH_SCALE = 5
 BODY = {"city": "Pune", "country": "IN", "note": "x" * 200, "tags": ["a", "b"], "population": 2935744}
 
 
-def wrk(url, script, seconds, expect, **settings):
+def wrk(url, script, seconds, expect, connections=CONNECTIONS, **settings):
     """Rate and latencies; anything but the expected answers ends the benchmark."""
-    command = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
+    command = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{seconds}s", "--latency"]
     if script:
         command += ["-s", HERE / script]
     text = run([*command, url], env=os.environ | {f"BENCH_{k.upper()}": str(v) for k, v in settings.items()})
@@ -54,6 +61,7 @@ class Bench:
 
     def __init__(self, lab):
         self.lab = lab
+        self.made = itertools.count()
         self.scratch = Path(tempfile.mkdtemp(prefix="godwit-bench-"))
         self.nginx = None
 
@@ -160,6 +168,31 @@ class Bench:
         self.lab.psql(self.lab.primary, "CHECKPOINT")
         self.lab.caught_up()
 
+    @contextlib.contextmanager
+    def passwords(self):
+        """Users are made at the primary as fast as their passwords are hashed, for as long as this lasts."""
+        ended, failures = threading.Event(), []
+
+        def make():
+            while not ended.is_set():
+                body = {"email": f"u{next(self.made)}@example.com", "name": "Bench", "password": "vex-lodestar-quibble-7"}
+                status, _, text = self.lab.call(self.lab.primary, "POST", "/v1/admin/users", body)
+                if status != 201:
+                    failures.append(f"{status}: {text[:500]}")
+                    return
+
+        makers = [threading.Thread(target=make) for _ in range(MAKERS)]
+        for maker in makers:
+            maker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for maker in makers:
+                maker.join()
+        if failures:
+            sys.exit(f"bench: a user could not be made: {failures[0]}")
+
     def make_things(self):
         lab = self.lab
         replica, primary = lab.region(lab.replica)["public"], lab.region(lab.primary)["public"]
@@ -167,6 +200,13 @@ class Bench:
 
         def read(seconds, **bookmark):
             return wrk(replica, "item.lua", seconds, "200", ids=ids, key=lab.key, **bookmark)
+
+        def read_few(seconds):
+            return wrk(primary, "item.lua", seconds, "200", connections=FEW, ids=ids, key=lab.key)
+
+        def read_few_beside_passwords(seconds):
+            with self.passwords():
+                return read_few(seconds)
 
         def create(url):
             return lambda seconds: wrk(url, "create.lua", seconds, "201", key=lab.key, body=body)
@@ -185,4 +225,6 @@ class Bench:
             "create": create(primary),
             "pgbench -N": lambda seconds: pgbench(lab.database(lab.primary, "pgbench"), seconds, "-N"),
             "update": update,
+            "read, two connections": read_few,
+            "the same beside passwords": read_few_beside_passwords,
         }
