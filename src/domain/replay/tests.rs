@@ -223,14 +223,18 @@ fn what_cannot_be_made_again_is_kept_with_the_reason() {
             location: Some(format!("/v1/admin/keys/{ID}")),
             ..lost(&at, 2, "POST", 201, 1, "{}")
         };
+        let user =
+            JournalRecord { path: "/v1/admin/users".into(), ..lost(&at, 6, "POST", 201, 1, "{}") };
+        let account =
+            JournalRecord { path: "/v1/account".into(), ..lost(&at, 7, "POST", 201, 1, "{}") };
         let stranger =
             JournalRecord { tenant: ID.parse().unwrap(), ..lost(&at, 3, "PUT", 201, 1, "{}") };
         // Made in a lost version, and deleted in one.
         let later = lost(&at, 4, "PUT", 201, 3, "{}");
         let gone = lost(&at, 5, "PATCH", 200, 2, "{}");
-        failed_over(&at, &[batch, key, stranger, later, gone]).await;
+        failed_over(&at, &[batch, key, stranger, later, gone, user, account]).await;
         let outcomes = replayed(&at).await;
-        assert_eq!(became(&outcomes), [Became::Conflict; 5]);
+        assert_eq!(became(&outcomes), [Became::Conflict; 7]);
         let why: Vec<_> =
             outcomes.iter().map(|outcome| outcome.reason.as_deref().unwrap_or_default()).collect();
         assert_eq!(
@@ -241,6 +245,8 @@ fn what_cannot_be_made_again_is_kept_with_the_reason() {
                 "its tenant does not exist",
                 "the item has changed since: it is in version \"2.1\" now",
                 "it is not there any more",
+                "a write of a user is recorded without their password",
+                "a write of a user is recorded without their password",
             ]
         );
         assert_eq!(item(&at).await, None);

@@ -82,7 +82,7 @@ fn a_name_has_something_to_see_and_no_control_characters() {
 
 #[test]
 fn the_last_administrator_stays_one_except_by_an_operator() {
-    on_database("domain_users_last_admin", |pool| async move {
+    on_database("domain::users::last_admin", |pool| async move {
         let users = Users { at: Fixture::new(&pool).await };
         let one = users.make("one@example.com", Role::Admin).await.id;
         let two = users.make("two@example.com", Role::Admin).await.id;
@@ -108,7 +108,7 @@ fn the_last_administrator_stays_one_except_by_an_operator() {
 
 #[test]
 fn nobody_gives_or_takes_over_more_than_they_have() {
-    on_database("domain_users_beyond", |pool| async move {
+    on_database("domain::users::beyond", |pool| async move {
         let users = Users { at: Fixture::new(&pool).await };
         let editor = users.make("editor@example.com", Role::Editor).await.id;
         let guest = users.try_make("guest@example.com", Role::Guest, narrow()).await.unwrap().id;
@@ -136,7 +136,7 @@ fn nobody_gives_or_takes_over_more_than_they_have() {
 
 #[test]
 fn a_precondition_that_does_not_hold_shows_who_is_there() {
-    on_database("domain_users_precondition", |pool| async move {
+    on_database("domain::users::precondition", |pool| async move {
         let users = Users { at: Fixture::new(&pool).await };
         let made = users.make("ada@example.com", Role::Viewer).await;
         let stale = Match::parse("\"1.7\"", false).unwrap();
@@ -157,7 +157,7 @@ fn a_precondition_that_does_not_hold_shows_who_is_there() {
 
 #[test]
 fn a_taken_address_is_an_answer() {
-    on_database("domain_users_taken", |pool| async move {
+    on_database("domain::users::taken", |pool| async move {
         let users = Users { at: Fixture::new(&pool).await };
         users.make("ada@example.com", Role::Viewer).await;
         let again = users.try_make("Ada@Example.com", Role::Viewer, all()).await;
