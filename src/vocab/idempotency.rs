@@ -50,3 +50,25 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 super::serde_as_text!(IdempotencyKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_key_is_nobody_elses() {
+        let key = |text: &str| text.parse::<IdempotencyKey>().unwrap();
+        let ada = key("one").of_a_visitor("ada@example.com");
+        assert_eq!(ada, key("one").of_a_visitor("ada@example.com"));
+        assert_eq!(ada.as_str().parse(), Ok(ada.clone()));
+        for other in [
+            key("one"),
+            key("one").of_a_visitor("eve@example.com"),
+            key("two").of_a_visitor("ada@example.com"),
+            // The same characters, told apart elsewhere.
+            key("mone").of_a_visitor("ada@example.co"),
+        ] {
+            assert_ne!(ada, other);
+        }
+    }
+}
