@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 CONNECTIONS = 32
 # So few that cores are left: then what is taken from them shows in the latency, not in the rate alone.
 FEW = 2
-# Who make users at once; the primary hashes two of their passwords at a time.
+# Who make users at once: more than there are passwords hashed at a time.
 MAKERS = 8
 THREADS = 2
 PGBENCH_SCALE = 5

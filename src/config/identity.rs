@@ -41,8 +41,8 @@ pub struct PasswordConfig {
     pub passes: u32,
     /// Lanes of that memory. They are filled one after the other: more cost us as much as an attacker.
     pub lanes: u32,
-    /// Hashes made at once by a process, each on a core of its own; who comes later waits for a turn. More
-    /// would take cores from everybody's reads.
+    /// Hashes made at once by a process, each on a core of its own; who comes later waits for a turn. 0: half
+    /// of the cores, 1 to 4. More would take cores from everybody's reads.
     pub at_once_max: u32,
     /// The pepper to hash with; without one, none.
     pub pepper_current: Option<String>,
@@ -78,7 +78,7 @@ impl Default for PasswordConfig {
             memory_kib: 19_456,
             passes: 2,
             lanes: 1,
-            at_once_max: 2,
+            at_once_max: 0,
             pepper_current: None,
             peppers: BTreeMap::new(),
         }
@@ -116,7 +116,6 @@ impl PasswordConfig {
         // RFC 9106 section 3.1: eight blocks of 1 KiB for each lane.
         within("identity.password.memory_kib", self.memory_kib, 8 * self.lanes, MEMORY_KIB_MAX)?;
         within("identity.password.passes", self.passes, 1, PASSES_MAX)?;
-        positive("identity.password.at_once_max", self.at_once_max.into())?;
         let named = |name: &String| {
             (1..=PEPPER_NAME_CHARS_MAX).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
@@ -166,7 +165,6 @@ mod tests {
             "password.lanes = 0",
             "password.memory_kib = 7",
             "password.passes = 0",
-            "password.at_once_max = 0",
             "password.pepper_current = \"p1\"",
             "password.peppers.p1.secret = \"short\"",
             "password.peppers.toolonganame.secret = \"0123456789abcdef0123456789abcdef\"",

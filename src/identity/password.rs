@@ -28,6 +28,8 @@ pub const PASSWORD_CHARS: RangeInclusive<usize> = 8..=256;
 /// Characters of a password that is made for somebody: some 143 bits.
 const MADE_CHARS: usize = 24;
 const SALT_BYTES: usize = 16;
+/// Most hashes at once where the settings leave it to the machine: each takes its memory too.
+const TURNS_UNLESS_SET: usize = 4;
 const MADE_OF: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A password as it was sent, of a length that can be hashed. Whether it is a good one is not said.
@@ -141,7 +143,11 @@ impl Passwords {
         let (salt, hash) = ("A".repeat(22), "A".repeat(43));
         let nobody = format!("$argon2id$v=19${cost}${salt}${hash}");
         PasswordHash::new(&nobody).map_err(broken)?;
-        let turns = usize::try_from(config.at_once_max).unwrap_or(1).max(1);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let turns = match usize::try_from(config.at_once_max).unwrap_or(1) {
+            0 => (cores / 2).clamp(1, TURNS_UNLESS_SET),
+            set => set,
+        };
         Ok(Self {
             config: Arc::new(config.clone()),
             params,
