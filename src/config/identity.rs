@@ -66,7 +66,8 @@ impl Default for IdentityConfig {
             credential_cache_ms: 2_000,
             credentials_cached_max: 100_000,
             registration: Registration::Open,
-            registration_role: Role::Viewer,
+            // Whoever can name a tenant is not to read it.
+            registration_role: Role::Guest,
             password: PasswordConfig::default(),
         }
     }

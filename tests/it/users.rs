@@ -53,7 +53,7 @@ pub async fn who_registers_far_from_the_primary_is_seen_everywhere_at_once() -> 
         let made = made.wants(201)?;
         ensure!((made.route() == "local") == (made_in == US), "{made}");
         let document = made.json();
-        ensure!(document["role"] == "viewer" && document["email"] == email.as_str(), "{made}");
+        ensure!(document["role"] == "guest" && document["email"] == email.as_str(), "{made}");
         ensure!(document["password"].is_null() && document["password_changed_at"].is_string());
         for region in REGIONS {
             let mut admin = tenant.caller.clone();

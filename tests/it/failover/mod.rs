@@ -4,6 +4,7 @@
 //! one of its own. All of it measures time, so nothing runs beside it.
 
 mod automatic;
+mod commands;
 mod lease;
 mod moves;
 mod reads;
@@ -18,6 +19,7 @@ use crate::{
     harness::{self, Cluster, REGIONS, SOON, eventually, region},
 };
 use anyhow::{Context as _, bail, ensure};
+use commands::{Told, command, killed_after, refused, said};
 use godwit::vocab::{Clock as _, Lsn, SystemClock, SystemRng, rng};
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -25,15 +27,10 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use std::{
     collections::BTreeSet,
-    process::{Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStderr, Command},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// `lease.term_ms` of a laboratory.
@@ -447,25 +444,6 @@ async fn furthest(
     Ok(if theirs.parse::<Lsn>()? > ours.parse()? { other } else { first })
 }
 
-/// Runs a command that moves the primary, to whatever end.
-fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
-    command.args(arguments).args(["--output", "json", "--lab"]).arg(cluster.dir());
-    command.kill_on_drop(true);
-    command
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
-}
-
-/// Demands that a command refuses for its safety, and gives what it says.
-async fn refused(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = command(cluster, arguments).output().await?;
-    ensure!(output.status.code() == Some(3), "{}: {}", output.status, said(&output));
-    Ok(said(&output))
-}
-
 /// Demands that writes from every region named are acknowledged in `epoch`.
 async fn writes_from(caller: &Caller, epoch: u32, regions: &[&str]) -> anyhow::Result<()> {
     for at in regions {
@@ -544,57 +522,6 @@ async fn slots(cluster: &Cluster) -> anyhow::Result<()> {
         slots_of(cluster, name, &others).await?;
     }
     Ok(())
-}
-
-/// A command that tells what it does.
-struct Told {
-    child: Child,
-    lines: Lines<BufReader<ChildStderr>>,
-    said: Vec<String>,
-}
-
-impl Told {
-    /// Runs a command until it tells of the end of its `count`th step.
-    async fn until_step(
-        cluster: &Cluster,
-        arguments: &[&str],
-        count: usize,
-    ) -> anyhow::Result<Self> {
-        let mut child = command(cluster, &[arguments, &["--progress"]].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().context("its words")?).lines();
-        let mut said = Vec::new();
-        while let Some(line) = lines.next_line().await? {
-            said.push(line);
-            if said.iter().filter(|line| line.starts_with("  ok ")).count() == count {
-                return Ok(Self { child, lines, said });
-            }
-        }
-        bail!("{arguments:?} ended before its step {count}: {said:#?}")
-    }
-
-    /// Lets it come to whatever end.
-    async fn end(mut self) -> anyhow::Result<Vec<String>> {
-        while let Some(line) = self.lines.next_line().await? {
-            self.said.push(line);
-        }
-        self.child.wait().await?;
-        Ok(self.said)
-    }
-}
-
-/// Runs a command until it tells of the end of its `count`th step, and kills it then. Returns what it told.
-async fn killed_after(
-    cluster: &Cluster,
-    arguments: &[&str],
-    count: usize,
-) -> anyhow::Result<Vec<String>> {
-    let mut told = Told::until_step(cluster, arguments, count).await?;
-    told.child.kill().await?;
-    Ok(told.said)
 }
 
 /// Brings a region back as a follower and tells how it came back.
