@@ -23,7 +23,7 @@ pub struct Measures {
     pub writes: BTreeMap<Region, Availability>,
     /// Of writes that were under way from when something was broken, or a command began, until every
     /// region wrote in the new epoch; to the last mark where the primary did not move. How much longer
-    /// each took than its region's median before.
+    /// each took than its region's median: before, or once the primary had moved where it ended after.
     pub write_pause: Percentiles,
     /// Of all writes, by region: from the first attempt to the acknowledgement.
     pub write_time: BTreeMap<Region, Percentiles>,
@@ -274,22 +274,32 @@ impl<'a> Durations<'a> {
         let last_mark = history.marks.iter().map(|mark| mark.at_us).max().unwrap_or(from);
         let everywhere = moves.iter().map(|one| one.everywhere_us).collect::<Option<Vec<_>>>();
         let until = everywhere.unwrap_or_default().into_iter().max().unwrap_or(last_mark);
-        let mut usual: BTreeMap<&Region, Vec<u64>> = BTreeMap::new();
-        for (region, began, ended) in self.0.iter().filter(|(_, _, ended)| *ended < from) {
-            usual.entry(region).or_default().push(ended.saturating_sub(*began));
+        let before = self.usual(|_, ended| ended < from);
+        let after = self.usual(|began, _| began > until);
+        let moved_us = moves.iter().map(|one| one.first_us).max();
+        let under_way = self.0.iter().filter(|(_, began, ended)| *ended >= from && *began <= until);
+        let pause = |(region, began, ended): &(&Region, u64, u64)| {
+            // The new primary is not as far as the old one was.
+            let moved = moved_us.is_some_and(|moved_us| *ended >= moved_us);
+            let usual = after.get(region).filter(|_| moved).or_else(|| before.get(region))?;
+            Some(ended.saturating_sub(*began).saturating_sub(*usual))
+        };
+        Percentiles::of(under_way.filter_map(pause).collect())
+    }
+
+    /// The median of each region, of the writes that are wanted by when they began and ended.
+    fn usual(&self, wanted: impl Fn(u64, u64) -> bool) -> BTreeMap<&Region, u64> {
+        let mut times: BTreeMap<&Region, Vec<u64>> = BTreeMap::new();
+        for (region, began, ended) in
+            self.0.iter().filter(|(_, began, ended)| wanted(*began, *ended))
+        {
+            times.entry(region).or_default().push(ended.saturating_sub(*began));
         }
         let median = |mut times: Vec<u64>| {
             times.sort_unstable();
             times[times.len() / 2]
         };
-        let usual: BTreeMap<_, _> =
-            usual.into_iter().map(|(region, times)| (region, median(times))).collect();
-        let under_way = self.0.iter().filter(|(_, began, ended)| *ended >= from && *began <= until);
-        let pause = |(region, began, ended): &(&Region, u64, u64)| {
-            let usual = usual.get(region)?;
-            Some(ended.saturating_sub(*began).saturating_sub(*usual))
-        };
-        Percentiles::of(under_way.filter_map(pause).collect())
+        times.into_iter().map(|(region, times)| (region, median(times))).collect()
     }
 
     fn in_flight_max(&self) -> usize {
@@ -466,9 +476,11 @@ mod tests {
         // `c` was asked at 200 and acknowledged at 1250, where 100 is usual.
         assert_eq!((measured.write_pause.max_ms, measured.write_pause.count), (950, 1));
         // What comes later, while the old primary is rewound, would hide how long the others paused.
-        let later = [&attempts[..], &[(US, "e", 1_300, 1_400, Some(2))]].concat();
+        let later = [&attempts[..], &[(US, "e", 1_300, 1_600, Some(2))]].concat();
         let marks = [&marks[..], &[(2_000, MarkKind::Command)]].concat();
-        assert_eq!(measure(&self::history(&later, &marks, 3_000), &[], &[]).write_pause.count, 1);
+        let paused = measure(&self::history(&later, &marks, 3_000), &[], &[]).write_pause;
+        // And there 300 is usual, from where the new primary is.
+        assert_eq!((paused.max_ms, paused.count), (750, 1));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub const WRITES_AGAIN: Duration = Duration::from_secs(3);
 const BOOKMARKS_AGAIN: Duration = Duration::from_secs(6);
 /// A refusal that needs nobody's answer.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// `routing.hold_ms_max` and the way there, on a machine that has other things to do.
+const HELD: Duration = Duration::from_secs(7);
 const EDGES: [&str; 2] = [EU, AP];
 
 pub async fn reads_go_on_without_the_primary_and_writes_soon_after_it_is_back() -> anyhow::Result<()>
@@ -47,7 +49,8 @@ pub async fn reads_go_on_without_the_primary_and_writes_soon_after_it_is_back() 
             let began = now();
             let read = session.clone().read(edge, "meanwhile", &meanwhile).await?;
             read.wants_problem(503, "bookmark-timeout")?;
-            ensure!(since(began) < 4 * AT_ONCE, "waited {:?}", since(began));
+            // Nobody is promoted who could have it: it is held as long as a write would be, no longer.
+            ensure!(since(began) < HELD, "waited {:?}", since(began));
         }
         // Every request that was on its way at the cut has come to its deadline.
         eventually("the deadline", SOON, async || {
