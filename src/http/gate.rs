@@ -37,6 +37,9 @@ use actix_web::{
 use attempt::{Held, carry_out, problem_of, still};
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
+/// Waits of one request for what it needs, one for another.
+const WAITS_MAX: usize = 3;
+
 type Gated = Result<ServiceResponse<BoxBody>, actix_web::Error>;
 
 /// The gate of the public listener.
@@ -322,23 +325,11 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
     if let Decision::WaitThenLocal(bookmark) = decision {
         decision = wait(app, state, ask, bookmark).await;
     }
-    // Whoever needs a primary that moves waits for the next one. One that has written, and whom this
-    // replica cannot answer, does so even before anyone has promised another: most often there is one
-    // soon, or another replica had it.
-    let waited = match decision {
-        Decision::Refuse(Refusal::NoPrimary) if hold::is_moving(app) => {
-            hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
+    // What is found then can have to be waited for as well: the next primary for its standbys.
+    for _ in 0..WAITS_MAX {
+        if !is_worth_another_look(app, state, &decision, ask.bookmark).await {
+            break;
         }
-        Decision::Refuse(Refusal::BookmarkTimeout) => {
-            hold::next_primary_or(app, state, ask.bookmark).await
-        }
-        // The primary has it, and has only to hear that a standby has it too.
-        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, ask.bookmark) => {
-            hold::until_here(app, state, ask.bookmark).await
-        }
-        _ => false,
-    };
-    if waited {
         decision = match decide(ask, &view(app, ask.bookmark)) {
             Decision::WaitThenLocal(_) => decide_after_wait(&view(app, ask.bookmark)),
             decision => decision,
@@ -357,6 +348,30 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
         }
         Decision::Refuse(refusal) => Err(refusal_problem(app, refusal, ask.bookmark)),
         decision => Ok(decision),
+    }
+}
+
+/// Waits, where what is decided can be another soon. Whoever needs a primary that moves waits for the next
+/// one. One that has written, and whom this replica cannot answer, does so even before anyone has promised
+/// another: most often there is one soon, or another replica had it.
+async fn is_worth_another_look(
+    app: &App,
+    state: &RequestState,
+    decision: &Decision,
+    bookmark: Option<Bookmark>,
+) -> bool {
+    match decision {
+        Decision::Refuse(Refusal::NoPrimary) if hold::is_moving(app) => {
+            hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
+        }
+        Decision::Refuse(Refusal::BookmarkTimeout) => {
+            hold::next_primary_or(app, state, bookmark).await
+        }
+        // The primary has it, and has only to hear that a standby has it too.
+        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, bookmark) => {
+            hold::until_here(app, state, bookmark).await
+        }
+        _ => false,
     }
 }
 
