@@ -12,10 +12,12 @@ use super::{
 use crate::{
     storage::{
         Constraint, StorageError, TenantScope, WriteTx,
-        global::users::{self, NewUser, UserChange, UserRow},
+        global::users::{self, UserChange, UserRow},
     },
-    vocab::{Email, Malformed, Op, Role, Scope, Scopes, UserId},
+    vocab::{Malformed, Op, Role, Scope, Scopes, UserId},
 };
+
+pub use crate::storage::global::users::NewUser as Draft;
 
 /// Longest name, in characters.
 pub const NAME_CHARS_MAX: usize = 100;
@@ -63,17 +65,6 @@ pub struct Subject<'a> {
     pub right: Right,
 }
 
-/// A user to be made.
-#[derive(Debug, Clone, Copy)]
-pub struct Draft<'a> {
-    pub id: UserId,
-    pub email: &'a Email,
-    pub name: &'a str,
-    pub role: Role,
-    /// The hash of the password, if there is to be one.
-    pub password_hash: Option<&'a str>,
-}
-
 /// Records somebody who makes an account of their own, in the role that the settings give.
 ///
 /// # Errors
@@ -84,9 +75,7 @@ pub async fn register(
     draft: &Draft<'_>,
     op: &Op,
 ) -> Result<UserRow, WorkError> {
-    let Draft { id, email, name, role, password_hash } = *draft;
-    let new = NewUser { id, email, name, role, password_hash };
-    users::insert(tx, scope, &new, op.now()).await.map_err(told)
+    users::insert(tx, scope, draft, op.now()).await.map_err(told)
 }
 
 /// Records somebody whom an administrator makes.
