@@ -204,11 +204,11 @@ impl Sight {
         reports.filter_map(|report| report.promise.as_ref())
     }
 
-    /// Whether the epoch of a promise has been promised to another region too.
+    /// Whether the epoch of a promise has been promised to another move too: to another region, or with
+    /// other members.
     #[must_use]
     pub fn is_contested(&self, promise: &Promise) -> bool {
-        let same = |other: &Promise| other.epoch == promise.epoch;
-        self.promises().any(|other| same(other) && other.region != promise.region)
+        self.promises().any(|other| other.epoch == promise.epoch && !other.agrees(promise))
     }
 
     /// The newest promise of an epoch that has yet to begin.

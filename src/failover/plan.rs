@@ -358,10 +358,10 @@ impl View<'_> {
             pending.region == region && pending.planned == planned && *told == self.members
         };
         match self.sight.pending() {
-            // One that was promised to two regions at once can go on nowhere: a region that has promised
-            // it to another refuses it, whoever asks.
+            // One that was promised to two moves at once can go on nowhere: a region that has promised it
+            // to one refuses it to the other, whoever asks.
             Some(pending) if self.sight.is_contested(pending) => self.notes.push(format!(
-                "takes over from moves to several regions in epoch {}, none of which can go on",
+                "takes over from several moves at once in epoch {}, none of which can go on",
                 pending.epoch
             )),
             Some(pending) if same(pending) => {

@@ -232,3 +232,14 @@ fn an_interrupted_change_goes_on_and_another_change_does_not_take_its_epoch() {
     assert_eq!(planned(&sight, &removal(&["ap-south-1"])).promise, plan.promise);
     assert_eq!(planned(&sight, &removal(&["eu-west-1"])).promise.epoch, epoch(3));
 }
+
+#[test]
+fn two_changes_promised_at_once_are_left_for_the_next_epoch() {
+    let promised = |name| planned(&all_well(), &removal(&[name])).promise;
+    let sight = all_well().promised("us-east-1", &promised("ap-south-1"));
+    let sight = sight.promised("eu-west-1", &promised("eu-west-1"));
+    for name in ["ap-south-1", "eu-west-1"] {
+        let plan = planned(&sight, &removal(&[name]));
+        assert_eq!(plan.promise.epoch, epoch(3), "{plan:?}");
+    }
+}

@@ -317,7 +317,7 @@ fn an_epoch_promised_to_two_regions_at_once_is_left_for_the_next() {
     for target in ["ap-south-1", "eu-west-1", "us-east-1"] {
         let plan = planned(&sight, target, Move::Switchover, Durability::Async);
         assert_eq!((plan.promise.epoch, plan.promise.region), (epoch(3), at(target)));
-        assert!(plan.notes.iter().any(|note| note.contains("several regions")), "{:?}", plan.notes);
+        assert!(plan.notes.iter().any(|note| note.contains("several moves")), "{:?}", plan.notes);
     }
 }
 
