@@ -92,6 +92,7 @@ impl Topology {
         let snapshot = Snapshot {
             region,
             own: None,
+            shown: None,
             written: None,
             peers,
             lag: None,
@@ -344,6 +345,9 @@ impl Topology {
         let heard_after = now.checked_sub(self.inner.stale_after);
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.written = snapshot.written.max(own.as_ref().map(Own::epoch));
+            if let Some(own) = &mut own {
+                own.remember(&mut snapshot.shown);
+            }
             snapshot.own = own;
             snapshot.count_heard();
             snapshot.age(&tracker, heard_after);

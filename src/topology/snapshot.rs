@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub own: Option<Own>,
     /// The newest epoch that this region's database was ever seen to have a row of.
     pub written: Option<Epoch>,
+    /// The furthest that this region's database, a primary, was ever known to show all commits up to.
+    pub shown: Option<Bookmark>,
     /// Every other region.
     pub peers: BTreeMap<Region, Peer>,
     /// How old a local read can be; `None` while that cannot be told.
@@ -151,10 +153,25 @@ impl Own {
     pub fn position(&self) -> Bookmark {
         Bookmark { epoch: self.epoch(), lsn: self.lsn }
     }
+    /// Up to where every commit can be seen here.
+    fn shows(&self) -> Lsn {
+        self.confirmed.map_or(self.lsn, |confirmed| confirmed.min(self.lsn))
+    }
     #[must_use]
     pub fn standing(&self, bookmark: Bookmark) -> Standing {
-        let seen = self.confirmed.map_or(self.lsn, |confirmed| confirmed.min(self.lsn));
-        self.history.standing(seen, broken::bookmark(bookmark, self.epoch()))
+        self.history.standing(self.shows(), broken::bookmark(bookmark, self.epoch()))
+    }
+    /// What was shown once is shown, though whoever had confirmed it is gone since.
+    pub(super) fn remember(&mut self, shown: &mut Option<Bookmark>) {
+        if self.role != Role::Primary {
+            return;
+        }
+        let epoch = self.epoch();
+        if let Some(confirmed) = &mut self.confirmed {
+            let before = shown.filter(|before| before.epoch == epoch);
+            *confirmed = before.map_or(*confirmed, |before| before.lsn.max(*confirmed));
+        }
+        *shown = Some(Bookmark { epoch, lsn: self.shows() });
     }
 }
 

@@ -290,3 +290,29 @@ async fn what_a_replica_has_of_an_epoch_that_has_not_begun_is_not_told() {
         assert_eq!(snapshot.own.as_ref().unwrap().lsn, Lsn::new(6));
     });
 }
+
+#[test]
+fn what_was_confirmed_once_is_shown_after_the_standby_has_gone_and_no_more() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let publish = |lsn, confirmed, epochs: &[(u32, u64)]| {
+        let own = own(Role::Primary, lsn, epochs, clock.monotonic());
+        topology.publish_own(Some(Own { confirmed: Some(Lsn::new(confirmed)), ..own }));
+    };
+    let standing = |epoch, lsn| {
+        let bookmark = Bookmark { epoch: Epoch::new(epoch).unwrap(), lsn: Lsn::new(lsn) };
+        topology.look(|snapshot| snapshot.own.as_ref().unwrap().standing(bookmark))
+    };
+    publish(100, 0, &[(1, 0)]);
+    assert_eq!(standing(1, 50), Standing::Behind, "nobody has confirmed anything yet");
+    publish(100, 80, &[(1, 0)]);
+    topology.publish_own(None);
+    publish(120, 0, &[(1, 0)]);
+    assert_eq!((standing(1, 80), standing(1, 81)), (Standing::Reached, Standing::Behind));
+    publish(120, 90, &[(1, 0)]);
+    publish(120, 70, &[(1, 0)]);
+    assert_eq!(standing(1, 90), Standing::Reached, "one that lags is not the one that confirmed");
+    // Of the next epoch nothing is known by that.
+    publish(100, 0, &[(1, 0), (2, 95)]);
+    assert_eq!((standing(1, 95), standing(2, 96)), (Standing::Reached, Standing::Behind));
+}

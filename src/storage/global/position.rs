@@ -14,8 +14,9 @@ pub struct PositionRow {
     pub in_recovery: bool,
     /// Replayed on a standby, flushed on a primary.
     pub lsn: Lsn,
-    /// On a primary whose commits wait for a standby: up to here one has them. What lies beyond, a
-    /// standby may already show, and the primary not yet (`shared/postgres.md` lesson 7f).
+    /// On a primary whose commits wait for a standby: up to here one has them, of those that stream now;
+    /// zero where none does. What lies beyond, a standby may already have shown, and the primary not yet
+    /// (`shared/postgres.md` lesson 7f).
     pub confirmed: Option<Lsn>,
     pub history: EpochHistory,
     /// On a primary: whether new transactions may not write (`default_transaction_read_only`).
@@ -78,7 +79,7 @@ async fn ask(executor: impl sqlx::PgExecutor<'_>) -> Result<Stored, sqlx::Error>
             END AS streaming,
             current_setting('default_transaction_read_only')::boolean AS "read_only!",
             CASE WHEN NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> ''
-                THEN (SELECT max(flush_lsn) FROM pg_stat_replication
+                THEN (SELECT coalesce(max(flush_lsn), '0/0') FROM pg_stat_replication
                     WHERE sync_state IN ('quorum', 'sync'))::text
             END AS confirmed,
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END AS receive_lsn,

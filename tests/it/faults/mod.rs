@@ -54,7 +54,10 @@ pub fn trials() -> Vec<Trial> {
             a_write_is_refused_where_commits_wait_for_nobody,
             a_revocation_that_no_second_region_has_is_not_acknowledged,
         }
-        run_alone quorum::{what_a_replica_has_shown_the_primary_shows_too}
+        run_alone quorum::{
+            what_a_replica_has_shown_the_primary_shows_too,
+            what_a_replica_has_shown_before_it_was_cut_off_is_not_denied,
+        }
         run envelope::{
             a_forwarded_request_is_believed_only_as_it_was_sealed,
             the_public_listener_knows_no_envelope,

@@ -2,7 +2,10 @@
 //! key is with any.
 
 use super::{now, since};
-use crate::harness::{self, AP, Cluster, EU, SOON, US, eventually};
+use crate::{
+    client::{Answer, Caller},
+    harness::{self, AP, Cluster, EU, SOON, US, eventually},
+};
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Durability, Spec, Target, Wan};
 use reqwest::Method;
@@ -22,6 +25,12 @@ fn shape(spec: &mut Spec) {
     spec.wan = Wan::Off;
     spec.durability = Durability::Quorum;
     harness::set(spec, "GODWIT__ROUTING__REQUEST_MS_MAX", &REQUEST_MS_MAX.to_string());
+}
+
+/// A commit whose wait is broken off is shown.
+fn unhurried(spec: &mut Spec) {
+    spec.wan = Wan::Off;
+    spec.durability = Durability::Quorum;
 }
 
 pub async fn a_write_that_no_second_region_has_is_not_acknowledged() -> anyhow::Result<()> {
@@ -137,48 +146,94 @@ pub async fn a_revocation_that_no_second_region_has_is_not_acknowledged() -> any
 /// A replica shows a commit as soon as it has replayed it; the primary, which waits for the word of a
 /// replica, shows it a way later. Who has seen it there must not be shown the old state here.
 pub async fn what_a_replica_has_shown_the_primary_shows_too() -> anyhow::Result<()> {
-    let shape = |spec: &mut Spec| {
-        spec.wan = Wan::Off;
-        spec.durability = Durability::Quorum;
-    };
-    harness::own("shown", shape, async |cluster| {
-        let mut caller = cluster.caller();
-        let made = caller.create(US, COLLECTION, &json!({ "of": "one" })).await?.wants(201)?;
-        let (id, etag) = (made.id()?, made.etag()?);
+    harness::own("shown", unhurried, async |cluster| {
         // Within the lease's term, so that the primary stays one.
-        for far in [EU, AP] {
-            cluster.lab.delay(&US.parse()?, &far.parse()?, ROUND_TRIP_MS)?;
-        }
-        let mut reader = cluster.caller();
-        let of = id.clone();
-        let mut put = JoinSet::new();
-        put.spawn(async move {
-            caller.put_if(US, COLLECTION, &of, &etag, &json!({ "of": "two" })).await
-        });
-        eventually("the new version in eu-west-1", SOON, async || {
-            let read = reader.fresh().read(EU, COLLECTION, &id).await;
-            let read = read.map_err(|error| format!("{error:#}"))?;
-            if read.status == 200
-                && read.version().is_ok_and(|version| version == 2)
-                && read.route() != "forwarded"
-            {
-                reader.bookmark = read.header("godwit-bookmark").map(str::to_owned);
-                return Ok(());
-            }
-            Err(read.to_string())
-        })
-        .await?;
-        ensure!(put.try_join_next().is_none(), "the primary had shown it by then: no test");
+        let (mut reader, mut put, id) = shown_by_a_replica_first(cluster).await?;
         let read = reader.read(US, COLLECTION, &id).await?;
-        let told = read.status == 503 && read.problem() == "bookmark-timeout";
-        ensure!(told || read.version().is_ok_and(|version| version == 2), "went back: {read}");
+        told_or_new(&read)?;
         put.join_next().await.context("a write")???.wants(200)?;
         Ok(())
     })
     .await
 }
 
-async fn create(cluster: &Cluster, key: &str) -> anyhow::Result<crate::client::Answer> {
+/// Nor once that replica is cut off, and with it all who could confirm what it has shown.
+pub async fn what_a_replica_has_shown_before_it_was_cut_off_is_not_denied() -> anyhow::Result<()> {
+    harness::own("denied", unhurried, async |cluster| {
+        cluster.lab.kill(&format!("{AP}/postgres").parse()?).await?;
+        let (mut reader, mut put, id) = shown_by_a_replica_first(cluster).await?;
+        // Its word is on the way, and does not arrive.
+        cluster.lab.cut(&US.parse()?, &EU.parse()?)?;
+        let mut database = sqlx::PgConnection::connect(&cluster.region(US).global_db).await?;
+        eventually("no standby", SOON, async || {
+            let asked = sqlx::query_scalar(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication",
+            );
+            match asked.fetch_one(&mut database).await {
+                Ok(0_i64) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        for _ in 0..3 {
+            told_or_new(&reader.read(US, COLLECTION, &id).await?)?;
+        }
+        cluster.lab.heal();
+        eventually("the new version", SOON, async || {
+            let read = reader.read(US, COLLECTION, &id).await;
+            let read = read.map_err(|error| format!("{error:#}"))?;
+            told_or_new(&read).map_err(|error| error.to_string())?;
+            if read.status == 200 { Ok(()) } else { Err(read.to_string()) }
+        })
+        .await?;
+        let wrote = put.join_next().await.context("a write")???;
+        ensure!(wrote.status == 200 || wrote.problem() == "outcome-unknown", "{wrote}");
+        Ok(())
+    })
+    .await
+}
+
+type Putting = JoinSet<anyhow::Result<Answer>>;
+
+/// Makes an item, and changes it while links are so long that eu-west-1 shows the change before the
+/// primary can. Gives who has seen it there, and the write that still waits.
+async fn shown_by_a_replica_first(cluster: &Cluster) -> anyhow::Result<(Caller, Putting, String)> {
+    let mut caller = cluster.caller();
+    let made = caller.create(US, COLLECTION, &json!({ "of": "one" })).await?.wants(201)?;
+    let (id, etag) = (made.id()?, made.etag()?);
+    for far in [EU, AP] {
+        cluster.lab.delay(&US.parse()?, &far.parse()?, ROUND_TRIP_MS)?;
+    }
+    let mut reader = cluster.caller();
+    let of = id.clone();
+    let mut put = JoinSet::new();
+    put.spawn(
+        async move { caller.put_if(US, COLLECTION, &of, &etag, &json!({ "of": "two" })).await },
+    );
+    eventually("the new version in eu-west-1", SOON, async || {
+        let read = reader.fresh().read(EU, COLLECTION, &id).await;
+        let read = read.map_err(|error| format!("{error:#}"))?;
+        if read.status == 200
+            && read.version().is_ok_and(|version| version == 2)
+            && read.route() != "forwarded"
+        {
+            reader.bookmark = read.header("godwit-bookmark").map(str::to_owned);
+            return Ok(());
+        }
+        Err(read.to_string())
+    })
+    .await?;
+    ensure!(put.try_join_next().is_none(), "the primary had shown it by then: no test");
+    Ok((reader, put, id))
+}
+
+fn told_or_new(read: &Answer) -> anyhow::Result<()> {
+    let told = read.status == 503 && read.problem() == "bookmark-timeout";
+    ensure!(told || read.version().is_ok_and(|version| version == 2), "went back: {read}");
+    Ok(())
+}
+
+async fn create(cluster: &Cluster, key: &str) -> anyhow::Result<Answer> {
     let path = format!("/v1/collections/{COLLECTION}/items");
     let mut caller = cluster.caller();
     let ask = caller.ask(US, Method::POST, &path).header("idempotency-key", key);
