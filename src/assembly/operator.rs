@@ -14,7 +14,7 @@ use crate::{
     },
     identity::{ApiKeySecret, Passwords},
     storage::{
-        CommitError, Constraint, Global, StorageError, TenantScope, WriteTx,
+        CommitError, Constraint, Global, Read, StorageError, TenantScope, WriteTx,
         global::{
             api_keys::{self as stored_keys, KeyRow},
             journal::{self, JournalEntry},
@@ -68,6 +68,20 @@ const DONE: u16 = 200;
 /// Rows of a page that a listing reads at once.
 const PAGE: i64 = 500;
 
+/// All rows of a listing, which gives a page of those that come after one.
+async fn every<T>(
+    page: impl AsyncFn(Option<&T>) -> Result<Read<Vec<T>>, StorageError>,
+) -> anyhow::Result<Vec<T>> {
+    let mut all: Vec<T> = Vec::new();
+    loop {
+        let next = page(all.last()).await?.value;
+        if next.is_empty() {
+            return Ok(all);
+        }
+        all.extend(next);
+    }
+}
+
 impl Operator {
     /// # Errors
     /// When the database does not answer, has no schema yet, or is a standby.
@@ -120,15 +134,10 @@ impl Operator {
     /// # Errors
     /// When the database fails.
     pub async fn tenants(&self) -> anyhow::Result<Vec<TenantRow>> {
-        let mut all: Vec<TenantRow> = Vec::new();
-        loop {
-            let after = all.last().map(|tenant| tenant.name.as_str());
-            let page = stored_tenants::list(&self.global, after, PAGE).await?.value;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            all.extend(page);
-        }
+        every(async |last: Option<&TenantRow>| {
+            stored_tenants::list(&self.global, last.map(|row| row.name.as_str()), PAGE).await
+        })
+        .await
     }
 
     /// Makes a key. The secret is told this once.
@@ -171,15 +180,10 @@ impl Operator {
     /// When there is no such tenant, or the database fails.
     pub async fn keys(&self, tenant: &str) -> anyhow::Result<Vec<KeyRow>> {
         let scope = self.scope(tenant).await?;
-        let mut all: Vec<KeyRow> = Vec::new();
-        loop {
-            let after = all.last().map(|key| key.id);
-            let page = stored_keys::list(&self.global, &scope, after, PAGE).await?.value;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            all.extend(page);
-        }
+        every(async |last: Option<&KeyRow>| {
+            stored_keys::list(&self.global, &scope, last.map(|row| row.id), PAGE).await
+        })
+        .await
     }
 
     /// Ends a key for good.

@@ -11,7 +11,7 @@ use crate::{
         redis::Redis,
     },
     topology::probe,
-    vocab::{Op, OpKind, Region},
+    vocab::{Op, OpKind, Region, causes},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -77,15 +77,7 @@ impl Check {
         Self { name: name.into(), ok: true, detail: detail.into() }
     }
     fn failed(name: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
-        let chain = std::iter::successors(Some(error), |error: &&dyn Error| (*error).source());
-        let mut parts: Vec<String> = Vec::new();
-        for part in chain.map(ToString::to_string) {
-            // Drivers tend to repeat their cause.
-            if !parts.last().is_some_and(|last| last.contains(&part)) {
-                parts.push(part);
-            }
-        }
-        Self { name: name.into(), ok: false, detail: parts.join(": ") }
+        Self { name: name.into(), ok: false, detail: causes(error) }
     }
 }
 

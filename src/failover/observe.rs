@@ -9,7 +9,7 @@ use crate::{
         probe::{self, Asker, PeerClient},
         seal::Sealer,
     },
-    vocab::{Epoch, EpochStart, Members, Op, Region},
+    vocab::{Epoch, EpochStart, Members, Op, Region, causes},
 };
 use futures_util::future::join_all;
 use std::{collections::BTreeMap, time::Duration};
@@ -81,7 +81,7 @@ impl Cluster {
                     found.get_or_insert((listener.clone(), report));
                 }
                 Ok(report) => failure = format!("{listener} is {}", report.region),
-                Err(error) => failure = told(&error),
+                Err(error) => failure = causes(&error),
             }
         }
         let Some((listener, report)) = found else {
@@ -105,7 +105,7 @@ impl Cluster {
                 return (region.clone(), Err("no listener is known".to_owned()));
             };
             let report = probe::ask(&self.client, listener, PATIENCE).await;
-            (region.clone(), report.map_err(|error| told(&error)))
+            (region.clone(), report.map_err(|error| causes(&error)))
         });
         join_all(asked).await
     }
@@ -156,13 +156,8 @@ pub async fn order(
             let reason = "it answered another question".to_owned();
             Err(Failure::Failed { region, reason })
         }
-        Err(error) => Err(Failure::Failed { region, reason: told(&error) }),
+        Err(error) => Err(Failure::Failed { region, reason: causes(&error) }),
     }
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Seen {

@@ -12,7 +12,7 @@ use crate::{
         control::{Instance, Order, Outcome, Slot, Standby},
         lease::{Grantor, Promise},
     },
-    vocab::{Op, Region},
+    vocab::{Op, Region, causes},
 };
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
@@ -117,7 +117,7 @@ impl RegionAnswers {
                 let outcome = match self.carry_out(*order, op).await {
                     Ok(outcome) => outcome,
                     Err(ControlError::Refused(reason)) => Outcome::Refused { reason },
-                    Err(error) => return failed(chain(&error)),
+                    Err(error) => return failed(causes(&error)),
                 };
                 Answer::Order(Box::new(outcome))
             }
@@ -298,11 +298,6 @@ pub(super) fn standbys(rows: Vec<StandbyRow>) -> Vec<Standby> {
         flushed: row.flushed,
     };
     rows.into_iter().map(told).collect()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Answers for RegionAnswers {

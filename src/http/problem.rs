@@ -5,7 +5,7 @@ use crate::{
     identity::PasswordError,
     routing::{Refusal, forward::ForwardError},
     storage::StorageError,
-    vocab::{Bookmark, Epoch, Malformed},
+    vocab::{Bookmark, Epoch, Malformed, causes},
 };
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
@@ -298,9 +298,7 @@ impl Problem {
     /// The chain of causes, outermost first, for the log.
     #[must_use]
     pub fn chain(&self) -> Option<String> {
-        let first: &(dyn std::error::Error + 'static) = &**self.0.cause.as_ref()?;
-        let chain = std::iter::successors(Some(first), |error| error.source());
-        Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        self.0.cause.as_ref().map(|cause| causes(&**cause))
     }
 
     #[must_use]

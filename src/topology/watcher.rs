@@ -4,7 +4,7 @@ use super::{PrimaryAt, Topology, probe, snapshot::Peer};
 use crate::{
     config::{Config, TopologyConfig},
     loops::{Activator, Loop, Schedule, Tick},
-    vocab::{Op, Region},
+    vocab::{Op, Region, causes},
 };
 use std::{
     sync::Arc,
@@ -82,7 +82,7 @@ impl Loop for WatcherLoop {
             Ok(report) => {
                 self.failed(&format!("this address is {}, not {}", report.region, self.peer))
             }
-            Err(error) => self.failed(&chain(&error)),
+            Err(error) => self.failed(&causes(&error)),
         };
         self.topology.publish_peer(&self.peer, self.known.clone());
         self.heard.heard(&self.peer, answered);
@@ -111,9 +111,4 @@ impl WatcherLoop {
         self.known.failure = Some(reason.to_owned());
         (Tick::Waiting(format!("{}: {reason}", self.peer).into()), false)
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

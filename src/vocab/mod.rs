@@ -15,6 +15,7 @@
 
 pub mod actor;
 pub mod bookmark;
+mod causes;
 pub mod clock;
 pub mod collection;
 pub mod email;
@@ -32,6 +33,7 @@ pub mod scope;
 
 pub use actor::Actor;
 pub use bookmark::{Bookmark, EpochHistory, EpochStart, Standing};
+pub use causes::causes;
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use collection::Collection;
 pub use email::Email;

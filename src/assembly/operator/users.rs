@@ -1,6 +1,6 @@
 //! Users, by an operator's commands.
 
-use super::{Operator, PAGE, told};
+use super::{Operator, PAGE, every, told};
 use crate::{
     domain::users::{self as people, Draft, Right, Subject, parse_name},
     identity::{Password, PasswordError},
@@ -97,15 +97,10 @@ impl Operator {
     /// When there is no such tenant, or the database fails.
     pub async fn users(&self, tenant: &str) -> anyhow::Result<Vec<UserRow>> {
         let scope = self.scope(tenant).await?;
-        let mut all: Vec<UserRow> = Vec::new();
-        loop {
-            let after = all.last().map(|user| user.id);
-            let page = stored_users::list(&self.global, &scope, after, PAGE).await?.value;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            all.extend(page);
-        }
+        every(async |last: Option<&UserRow>| {
+            stored_users::list(&self.global, &scope, last.map(|row| row.id), PAGE).await
+        })
+        .await
     }
 
     /// # Errors
