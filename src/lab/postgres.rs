@@ -19,7 +19,7 @@ const FAR_PATIENCE: Duration = Duration::from_secs(20);
 
 /// To move the primary, and to be followed by one that was the primary: `migrations/README.md`.
 const CONTROL: &str = "
-    GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO godwit_control;
+    GRANT pg_monitor, pg_signal_backend TO godwit_control;
     GRANT SET, ALTER SYSTEM ON PARAMETER primary_conninfo, primary_slot_name,
         synchronous_standby_names, default_transaction_read_only TO godwit_control;
     GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO godwit_control;
