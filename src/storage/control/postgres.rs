@@ -20,7 +20,7 @@ use std::{future::Future, time::Duration};
 /// Longest ordinary statement. Past it the instance is as good as gone.
 const STATEMENT_MS_MAX: u64 = 5_000;
 /// Longest promotion, all that was received replayed.
-const PROMOTE_SECONDS_MAX: u32 = 60;
+const PROMOTE_MAX: Duration = Duration::from_secs(60);
 /// Longest for a session that was ended to be gone.
 const END_MS_MAX: u64 = 3_000;
 /// A reload reaches every session within this: what began later has read the new settings.
@@ -161,14 +161,19 @@ impl Postgres {
 /// What needs more than a statement or two.
 impl Postgres {
     /// Waits until `done` says so.
-    async fn settle<F>(&self, what: &str, mut done: impl FnMut() -> F) -> Result<(), ControlError>
+    async fn settle<F>(
+        &self,
+        bound: Duration,
+        what: &str,
+        mut done: impl FnMut() -> F,
+    ) -> Result<(), ControlError>
     where
         F: Future<Output = Result<bool, ControlError>>,
     {
-        let end = SystemClock.monotonic() + SETTLE_MAX;
+        let end = SystemClock.monotonic() + bound;
         while !done().await? {
             if SystemClock.monotonic() > end {
-                return Err(ControlError::NotYet(format!("not within {SETTLE_MAX:?}: {what}")));
+                return Err(ControlError::NotYet(format!("not within {bound:?}: {what}")));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -183,7 +188,7 @@ impl Postgres {
         let pool = self.pool()?;
         // One that has been started since it last received knows only what it has replayed of its own
         // log: how far that goes is known once it has come to its end, and waits for more.
-        self.settle("its receiver ends, and its own log is replayed", || async {
+        self.settle(SETTLE_MAX, "its receiver ends, and its own log is replayed", || async {
             let query = sqlx::query_scalar!(
                 r#"SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)
                     AND (pg_last_wal_receive_lsn() IS NOT NULL OR EXISTS (
@@ -253,7 +258,7 @@ impl Postgres {
     async fn lift_fence(&self) -> Result<(), ControlError> {
         self.set(&[("default_transaction_read_only", None)]).await?;
         let pool = self.pool()?;
-        self.settle("it takes writes", || async {
+        self.settle(SETTLE_MAX, "it takes writes", || async {
             let query = sqlx::query_scalar!(
                 r#"SELECT NOT current_setting('default_transaction_read_only')::boolean AS "it!""#
             );
@@ -268,22 +273,18 @@ impl Postgres {
         }
         // It must not take a write before its epoch is there.
         self.set(&[("default_transaction_read_only", Some("on"))]).await?;
-        let pool = self.pool()?;
-        let promote = sqlx::query_scalar!(
-            r#"SELECT pg_promote(true, $1) AS "done!""#,
-            i32::try_from(PROMOTE_SECONDS_MAX).unwrap_or(i32::MAX)
-        );
-        let bound = Duration::from_secs(u64::from(PROMOTE_SECONDS_MAX) + 5);
-        let done = within(bound, promote.fetch_one(pool)).await;
+        // Postgres itself would look for the end only every tenth of a second, and nobody writes meanwhile.
+        let promote = sqlx::query_scalar!(r#"SELECT pg_promote(false) AS "asked!""#);
+        let asked = bounded(promote.fetch_one(self.pool()?)).await;
         // One that was ordered before, by a command that was killed, may have ended meanwhile.
-        if done.is_err() && !self.in_recovery().await? {
+        if !self.in_recovery().await? {
             return Ok(());
         }
-        if done? {
-            return Ok(());
+        if !asked? {
+            return Err(ControlError::Refused("the promotion cannot be asked for".into()));
         }
-        let why = format!("it has not left recovery within {PROMOTE_SECONDS_MAX} s");
-        Err(ControlError::Refused(why))
+        let what = "it leaves recovery";
+        self.settle(PROMOTE_MAX, what, || async { Ok(!self.in_recovery().await?) }).await
     }
 
     /// The epoch's row. Where it begins is where replay ended: what the promotion wrote after is of
