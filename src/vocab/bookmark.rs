@@ -66,7 +66,9 @@ impl EpochHistory {
             return Standing::EpochUnknown;
         }
         if let Some(next) = self.0.iter().find(|start| start.epoch > bookmark.epoch) {
-            return if bookmark.lsn > next.start_lsn {
+            // Of an epoch that left no row here, nothing it wrote is here.
+            let begun = self.0.iter().any(|start| start.epoch == bookmark.epoch);
+            return if !begun || bookmark.lsn > next.start_lsn {
                 Standing::Lost { lost_after: next.start_lsn }
             } else {
                 // The row of a later epoch is here, so all before its start is too.
@@ -135,6 +137,13 @@ mod tests {
         assert_eq!(known.standing(Lsn::new(300), bookmark(3, 300)), Standing::Reached);
         assert_eq!(known.standing(Lsn::new(300), bookmark(3, 301)), Standing::Behind);
         assert_eq!(known.standing(Lsn::new(300), bookmark(4, 1)), Standing::EpochUnknown);
+    }
+
+    #[test]
+    fn a_bookmark_of_an_epoch_that_left_no_row_is_lost_wherever_it_is() {
+        let known = history(&[(1, 0), (3, 250)]);
+        let lost = Standing::Lost { lost_after: Lsn::new(250) };
+        assert_eq!(known.standing(Lsn::new(300), bookmark(2, 200)), lost);
     }
 
     #[test]
