@@ -331,6 +331,12 @@ impl Topology {
         });
     }
 
+    /// This region has given its promise, to a move that began or goes on.
+    fn promises(&self, promise: &Promise) {
+        let now = self.now();
+        self.inner.snapshot.send_modify(|snapshot| snapshot.promises(promise, now));
+    }
+
     fn publish_own(&self, mut own: Option<Own>) {
         let now = self.now();
         if let Some(own) = own.as_mut().filter(|own| own.unbegun) {

@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub lease: Option<Lease>,
     /// What this region has promised to a promotion, as last read in its Redis.
     pub promise: Option<Promise>,
-    /// The newest promise that was heard of, and when first.
+    /// The newest promise that was heard of, and when: first, or when this process was last asked for it.
     pub move_heard: Option<(Promise, Instant)>,
     /// Has a majority of regions, this one counted, been heard of by this process, ever?
     pub majority_heard: bool,
@@ -185,7 +185,9 @@ impl Peer {
     /// covered by it: when the probe was sent, less the age of the answer.
     pub(super) fn primary_position(&self) -> Option<(Bookmark, Instant)> {
         let report = self.report.as_ref().filter(|_| self.failure.is_none())?;
-        let position = report.position.filter(|_| report.role == Some(Role::Primary))?;
+        // One that may not write need not have what another has written since.
+        let reigns = report.role == Some(Role::Primary) && report.writable;
+        let position = report.position.filter(|_| reigns)?;
         let age = Duration::from_micros(report.position_age_us?);
         Some((position, self.heard_at?.checked_sub(age)?))
     }
@@ -306,6 +308,14 @@ impl Snapshot {
     #[must_use]
     pub fn tellable(&self, now: Instant) -> Option<&Own> {
         self.readable().filter(|own| !own.unbegun && !self.hands_over(now))
+    }
+
+    /// Notes a promise that this region has just given, for the first time or again.
+    pub(super) fn promises(&mut self, promise: &Promise, now: Instant) {
+        self.promise = Some(promise.clone());
+        if self.move_heard.as_ref().is_none_or(|(heard, _)| heard.epoch <= promise.epoch) {
+            self.move_heard = Some((promise.clone(), now));
+        }
     }
 
     /// Notes a promise that is heard of for the first time.

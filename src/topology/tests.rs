@@ -316,3 +316,45 @@ fn what_was_confirmed_once_is_shown_after_the_standby_has_gone_and_no_more() {
     publish(100, 0, &[(1, 0), (2, 95)]);
     assert_eq!((standing(1, 95), standing(2, 96)), (Standing::Reached, Standing::Behind));
 }
+
+#[test]
+fn of_a_primary_that_may_not_write_nobody_learns_how_old_he_is() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let us = region("us-east-1");
+    let replica = || own(Role::Replica, 5, &[(1, 0)], clock.monotonic());
+    topology.publish_peer(&us, peer(Role::Primary, 5, &[(1, 0)], clock.monotonic()));
+    topology.publish_own(Some(replica()));
+    let bound = || topology.look(|s| s.lag.unwrap().bound(clock.monotonic()));
+    assert_eq!(bound(), Duration::ZERO);
+    clock.advance(Duration::from_secs(2));
+    let mut fenced = peer(Role::Primary, 5, &[(1, 0)], clock.monotonic());
+    fenced.report.as_mut().unwrap().writable = false;
+    topology.publish_peer(&us, fenced);
+    topology.publish_own(Some(replica()));
+    assert_eq!(bound(), Duration::from_secs(2));
+}
+
+#[test]
+fn a_move_that_goes_on_is_one_again() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    topology.publish_own(Some(own(Role::Replica, 5, &[(1, 0)], clock.monotonic())));
+    let promise = Promise {
+        epoch: Epoch::new(2).unwrap(),
+        region: region("eu-west-1"),
+        planned: true,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    };
+    let moves = || topology.look(|snapshot| snapshot.awaits_a_primary(clock.monotonic()));
+    topology.promises(&promise);
+    assert!(moves());
+    clock.advance(Duration::from_secs(31));
+    // Read again in Redis it is what it was.
+    topology.publish_promise(Some(promise.clone()));
+    assert!(!moves());
+    topology.promises(&promise);
+    assert!(moves());
+}

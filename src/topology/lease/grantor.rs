@@ -67,7 +67,9 @@ impl Grantor {
         let kept = self.promised();
         let over = kept.filter(|kept| {
             // A program that knows of no members must not overtake a change of them.
-            kept.epoch > wanted.epoch || (wanted.members.is_none() && self.counts_otherwise(kept))
+            kept.epoch > wanted.epoch
+                || (kept.epoch == wanted.epoch && !kept.agrees(wanted))
+                || (wanted.members.is_none() && self.counts_otherwise(kept))
         });
         if let Some(kept) = over {
             let region = Some(kept.region);
@@ -84,7 +86,7 @@ impl Grantor {
         drop(promised);
         others.sort_unstable();
         others.dedup();
-        self.topology.publish_promise(Some(wanted.clone()));
+        self.topology.promises(wanted);
         Ok(Promised::Yes { left_ms, others })
     }
 
@@ -185,7 +187,9 @@ impl Grantor {
         for _ in 0..TRIES {
             let (found, before) = self.find(op).await?;
             let (answer, after) = judge(&found);
-            let Some(after) = after else { return Ok(answer) };
+            let Some(mut after) = after else { return Ok(answer) };
+            // What Redis has forgotten this process has not, and a neighbour of tomorrow is to know.
+            after.promise = after.promise.or_else(|| self.promised());
             let after = serde_json::to_string(&after).expect("a record is plain data");
             if lease::replace(&self.redis, before.as_deref(), &after, op).await? {
                 return Ok(answer);
