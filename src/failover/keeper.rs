@@ -258,11 +258,21 @@ fn deeds(
                 Durability::Async => Vec::new(),
                 Durability::Quorum => counted(&row.standbys, snapshot),
             };
-            if any_of(&wanted) != row.waits_for {
-                deeds.push(Deed::WaitFor(wanted));
-            }
+            deeds.extend(waits(row, wanted));
         }
-    } else if leaves(snapshot, welcome.as_ref(), *settled) {
+        return deeds;
+    }
+    // It means nothing before a promotion, and is in force from its first commit on then: to take up what
+    // is set after it, Postgres takes as long as it likes.
+    if !*moving && snapshot.own.is_some() {
+        let members = snapshot.members();
+        let wanted = match durability {
+            Durability::Async => Vec::new(),
+            Durability::Quorum => members.others(&snapshot.region).cloned().collect(),
+        };
+        deeds.extend(waits(row, wanted));
+    }
+    if leaves(snapshot, welcome.as_ref(), *settled) {
         if !row.conninfo.is_empty() {
             deeds.push(Deed::Leave);
         }
@@ -274,6 +284,11 @@ fn deeds(
         deeds.push(Deed::Follow(region.clone()));
     }
     deeds
+}
+
+/// What is to be set where commits wait for others than they are to.
+fn waits(row: &InstanceRow, wanted: Vec<Region>) -> Option<Deed> {
+    (any_of(&wanted) != row.waits_for).then_some(Deed::WaitFor(wanted))
 }
 
 /// Whether a replica is to receive from nobody: its region was removed, is not being added again, and

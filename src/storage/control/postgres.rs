@@ -207,6 +207,7 @@ impl Postgres {
             return Err(ControlError::Refused("it is a standby: there is nothing to fence".into()));
         }
         self.set(&[("default_transaction_read_only", Some("on"))]).await?;
+        self.is_fenced(true).await?;
         let pool = self.pool()?;
         let began = SystemClock.monotonic();
         let query = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#);
@@ -257,10 +258,16 @@ impl Postgres {
 
     async fn lift_fence(&self) -> Result<(), ControlError> {
         self.set(&[("default_transaction_read_only", None)]).await?;
+        self.is_fenced(false).await
+    }
+
+    /// Waits until a session has read that the instance is fenced, or that it is not.
+    async fn is_fenced(&self, wanted: bool) -> Result<(), ControlError> {
         let pool = self.pool()?;
-        self.settle(SETTLE_MAX, "it takes writes", || async {
+        self.settle(SETTLE_MAX, "the fence is seen", || async {
             let query = sqlx::query_scalar!(
-                r#"SELECT NOT current_setting('default_transaction_read_only')::boolean AS "it!""#
+                r#"SELECT current_setting('default_transaction_read_only')::boolean = $1 AS "it!""#,
+                wanted
             );
             Ok(bounded(query.fetch_one(pool)).await?)
         })
