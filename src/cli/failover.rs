@@ -185,10 +185,7 @@ impl How {
     /// Asks on a terminal, for `word`. Elsewhere there is nobody to ask.
     pub(super) fn confirm(&self, what: &str, word: &str) -> anyhow::Result<()> {
         if self.yes {
-            if self.progress || std::io::stderr().is_terminal() {
-                // Whoever reads along may have gone.
-                let _ = write!(std::io::stderr(), "{what}");
-            }
+            self.say(what.trim_end());
             return Ok(());
         }
         let stdin = std::io::stdin();
@@ -208,18 +205,30 @@ impl How {
     }
 
     pub(super) fn tell(&self, progress: Progress<'_>) {
-        let mut stderr = std::io::stderr();
-        if !self.progress && !stderr.is_terminal() {
-            return;
-        }
-        // Whoever reads along may have gone: no reason to stop in the middle.
-        let _ = match progress {
-            Progress::Begins(step) => writeln!(stderr, "  .. {step}"),
+        match progress {
+            Progress::Begins(step) => self.say(&format!("  .. {step}")),
             Progress::Done(_, told, took) => {
-                writeln!(stderr, "  ok {:>6} ms  {told}", took.as_millis())
+                self.say(&format!("  ok {:>6} ms  {told}", took.as_millis()));
             }
-        };
+        }
     }
+
+    /// Tells, on standard error, who wants to know.
+    pub(super) fn say(&self, what: &str) {
+        let mut stderr = std::io::stderr();
+        if self.progress || stderr.is_terminal() {
+            // Whoever reads along may have gone: no reason to stop in the middle.
+            let _ = writeln!(stderr, "{what}");
+        }
+    }
+}
+
+/// What would be done.
+#[derive(Serialize)]
+struct Planned<'a> {
+    region: &'a Region,
+    primary: &'a Region,
+    what: String,
 }
 
 #[derive(Serialize)]
@@ -244,9 +253,13 @@ impl Rejoin {
                 let why = format!("{region} is no member of the cluster");
                 return Err(Refused(format!("{why}: `godwit region add {region}`")).into());
             }
-            let what = format!("{region} goes back to where its epoch ended and follows {primary}");
+            let what = format!(
+                "{region} follows {primary}; where it has gone on by itself, it goes back to where its \
+                 epoch ended"
+            );
             if how.dry_run {
-                return how.output.print(&what, Clone::clone);
+                let plan = Planned { region, primary: &primary, what };
+                return how.output.print(&plan, |plan| plan.what.clone());
             }
             how.confirm(&what, region.as_str())?;
             let mut file = None;
@@ -254,7 +267,8 @@ impl Rejoin {
                 file = keep(region, ledger.as_deref(), epoch, lost)?;
                 Ok(())
             };
-            let keeping = Keeping { list, unlisted: accept_data_loss };
+            let tell = |what: &str| how.say(&format!("  .. {what}"));
+            let keeping = Keeping { tell: &tell, list, unlisted: accept_data_loss };
             let back = rejoin::go_back(cluster, region, &primary, *agent_max, op, keeping).await;
             let back = back.map_err(told)?;
             let mut replayed = None;

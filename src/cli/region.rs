@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     failover::{
-        Sight, adding,
+        Plan, Sight, adding,
         ledger::Lost,
         members::{self, Planned, Removal},
         rejoin::Keeping,
@@ -112,14 +112,24 @@ impl Remove {
                 Planned::Nothing(told) => return nothing(&how, told),
                 Planned::Plan(plan) => plan,
             };
-            if how.dry_run {
-                return how.output.print(&*plan, printed);
-            }
-            how.confirm(&printed(&plan), &word)?;
-            let report = how.carry_out(hand, &sight, &plan).await?;
-            how.output.print(&report, summary)
+            carry_out(&how, hand, &sight, &plan, &word).await
         })
     }
+}
+
+async fn carry_out(
+    how: &How,
+    hand: &Hand,
+    sight: &Sight,
+    plan: &Plan,
+    word: &str,
+) -> anyhow::Result<()> {
+    if how.dry_run {
+        return how.output.print(plan, printed);
+    }
+    how.confirm(&printed(plan), word)?;
+    let report = how.carry_out(hand, sight, plan).await?;
+    how.output.print(&report, summary)
 }
 
 impl Add {
@@ -135,6 +145,9 @@ impl Add {
                 Planned::Nothing(told) => return nothing(&how, told),
                 Planned::Plan(planned) => planned,
             };
+            if sight.members().contains(&region) {
+                return carry_out(&how, hand, &sight, &planned, region.as_str()).await;
+            }
             // Stopped in its last part, a run before has left a primary that is held.
             let streams = adding::streams(&sight, &region, &planned.from);
             let primary = if streams { planned.from.clone() } else { primary(&sight, &region)? };
@@ -153,7 +166,8 @@ impl Add {
             let came = if streams {
                 "it follows already".to_owned()
             } else {
-                let keeping = Keeping { list, unlisted: accept_data_loss };
+                let tell = |what: &str| how.say(&format!("  .. {region}: {what}"));
+                let keeping = Keeping { tell: &tell, list, unlisted: accept_data_loss };
                 let adding =
                     adding::bring_in(cluster, &region, &primary, ends, *agent_max, op, keeping);
                 adding.await.map_err(told)?

@@ -5,15 +5,11 @@ use super::{
     execute::Stopped,
     ledger::Lost,
     observe::{Cluster, Sight, order},
-    rejoin::{Keeping, go_back, look, streams as follows},
+    rejoin::{Keeping, go_back, look, receives, streams as follows, unless_it_moves},
 };
 use crate::{
     storage::control::slot_of,
-    topology::{
-        Role,
-        control::{Instance, Order},
-        probe::Asker,
-    },
+    topology::{Role, control::Order, probe::Asker},
     vocab::{Epoch, Op, Region},
 };
 use std::time::Duration;
@@ -34,11 +30,6 @@ pub fn streams(sight: &Sight, region: &Region, primary: &Region) -> bool {
     seen.is_some_and(|instance| receives(instance, region))
 }
 
-fn receives(primary: &Instance, region: &Region) -> bool {
-    let this = |name: &str, state: &str| name == region.as_str() && state == "streaming";
-    primary.standbys.iter().any(|standby| this(&standby.name, &standby.state))
-}
-
 /// Makes the database of `region`, which is no member, one that streams from `primary`, from wherever a
 /// run before has left it, and tells how.
 ///
@@ -51,7 +42,7 @@ pub async fn bring_in(
     epoch: Epoch,
     agent_max: Duration,
     op: &Op,
-    keeping: Keeping<impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
+    keeping: Keeping<'_, impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
 ) -> Result<String, Stopped> {
     let sight = cluster.observe(op).await;
     let asker = |at: &Region| {
@@ -59,26 +50,29 @@ pub async fn bring_in(
         asker.ok_or_else(|| Stopped::Failed(format!("{at} is not one of the regions")))
     };
     let (own, upstream) = (asker(region)?, asker(primary)?);
-    welcome(&own, &upstream, epoch, agent_max, op).await?;
-    let back = go_back(cluster, region, primary, agent_max, op, keeping).await;
-    let came = match back {
-        Ok(back) => arrives(&own, &upstream, epoch, op).await.map(|()| back.told),
-        Err(stopped) => Err(stopped),
+    let coming = async {
+        welcome(&own, &upstream, epoch, agent_max, op).await?;
+        let back = go_back(cluster, region, primary, agent_max, op, keeping).await;
+        let came = match back {
+            Ok(back) => arrives(&own, &upstream, epoch, op).await.map(|()| back.told),
+            Err(stopped) => Err(stopped),
+        };
+        let Err(Stopped::Failed(why)) = came else { return came };
+        // A standby that was away for long has nothing of its own, and the primary has not kept what it
+        // lacks. What is no standby is left as it is found.
+        let seen = sight.regions.get(region).and_then(|seen| seen.instance.as_ref().ok());
+        let copied = match seen.filter(|instance| instance.role == Role::Replica) {
+            Some(_) => copy_anew(&own, &upstream, epoch, agent_max, op).await,
+            None => Err(Stopped::Failed("it was no standby".to_owned())),
+        };
+        copied.map(|()| "copied anew".to_owned()).map_err(|error| {
+            Stopped::Failed(format!(
+                "{why}; not copied anew either: {error}. Make its database a copy of {primary}'s that \
+                 streams, and run this again"
+            ))
+        })
     };
-    let Err(Stopped::Failed(why)) = came else { return came };
-    // A standby that was away for long has nothing of its own, and the primary has not kept what it
-    // lacks. What is no standby is left as it is found.
-    let seen = sight.regions.get(region).and_then(|seen| seen.instance.as_ref().ok());
-    let copied = match seen.filter(|instance| instance.role == Role::Replica) {
-        Some(_) => copy_anew(&own, &upstream, epoch, agent_max, op).await,
-        None => Err(Stopped::Failed("it was no standby".to_owned())),
-    };
-    copied.map(|()| "copied anew".to_owned()).map_err(|error| {
-        Stopped::Failed(format!(
-            "{why}; not copied anew either: {error}. Make its database a copy of {primary}'s that \
-             streams, and run this again"
-        ))
-    })
+    unless_it_moves(cluster, &sight, region, primary, coming).await
 }
 
 /// Has the primary keep a slot for the region, and the region not keep away.

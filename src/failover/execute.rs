@@ -88,7 +88,7 @@ impl From<Failure> for Stopped {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Refused { .. } => Self::Refused(failure.to_string()),
-            Failure::Failed { .. } => Self::Failed(failure.to_string()),
+            Failure::Failed { .. } | Failure::Silent { .. } => Self::Failed(failure.to_string()),
         }
     }
 }
@@ -100,6 +100,8 @@ pub struct Run<'a> {
     plan: &'a Plan,
     op: &'a Op,
     agent_max: Duration,
+    /// The primary may have been fenced by this.
+    fencing: bool,
     /// Where the fenced primary ended.
     final_lsn: Option<Lsn>,
     /// What those that receive no more have.
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
             plan,
             op,
             agent_max,
+            fencing: false,
             final_lsn: None,
             detached: Vec::new(),
             read_too: BTreeSet::new(),
@@ -157,7 +160,7 @@ impl<'a> Run<'a> {
         for step in &self.plan.steps {
             tell(Progress::Begins(step));
             let step_began = self.now();
-            let told = self.take(step).await?;
+            let told = self.take(step).await.map_err(|stopped| self.and_way_back(stopped))?;
             let took = self.now().saturating_duration_since(step_began);
             tell(Progress::Done(step, &told, took));
             steps.push(Taken { step: step.to_string(), took_ms: millis(took), told });
@@ -200,7 +203,7 @@ impl<'a> Run<'a> {
                     ))),
                     _ => Ok(()),
                 };
-                let keeping = rejoin::Keeping { list, unlisted: handed_over };
+                let keeping = rejoin::Keeping { tell: &|_| (), list, unlisted: handed_over };
                 let (cluster, agent_max) = (self.cluster, self.agent_max);
                 let back = rejoin::go_back(cluster, region, primary, agent_max, self.op, keeping);
                 let rejoin::Back { told, lost, .. } = back.await?;
@@ -209,6 +212,24 @@ impl<'a> Run<'a> {
                     count => Ok(format!("{told}; {count} writes were lost")),
                 }
             }
+        }
+    }
+
+    /// A planned move that stops behind its fence leaves nobody who takes writes.
+    fn and_way_back(&self, stopped: Stopped) -> Stopped {
+        if !self.fencing || self.began_at.is_some() {
+            return stopped;
+        }
+        let from = &self.plan.from;
+        let and = |why| {
+            format!(
+                "{why}\nNo region takes writes until this has ended; `godwit switchover {from}` takes \
+                 the move back"
+            )
+        };
+        match stopped {
+            Stopped::Refused(why) => Stopped::Refused(and(why)),
+            Stopped::Failed(why) => Stopped::Failed(and(why)),
         }
     }
 
@@ -287,6 +308,7 @@ impl<'a> Run<'a> {
 
     async fn fence(&mut self, region: &Region) -> Result<String, Stopped> {
         let order = Order::Fence { promise: self.plan.promise.clone() };
+        self.fencing = true;
         match self.order(region, order, SOON).await? {
             Outcome::At { lsn } => {
                 self.final_lsn = Some(lsn);
@@ -324,11 +346,8 @@ impl<'a> Run<'a> {
                 attach_at = self.now() + Duration::from_secs(1);
             }
             if self.now() > give_up {
-                return Err(Stopped::Failed(format!(
-                    "{target} is at {reaches} of {wanted} after {CATCH_UP:?}; `godwit switchover {}` \
-                     takes the move back",
-                    self.plan.from
-                )));
+                let why = format!("{target} is at {reaches} of {wanted} after {CATCH_UP:?}");
+                return Err(Stopped::Failed(why));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -497,7 +516,7 @@ impl<'a> Run<'a> {
                 let names = not.iter().map(|(region, _)| region.to_string());
                 let names = names.collect::<Vec<_>>().join(", ");
                 return Err(Stopped::Failed(if writable {
-                    format!("{names} do not send writes to {target} within {VERIFY:?}")
+                    format!("not within {VERIFY:?}: {names} sends writes to {target}")
                 } else {
                     format!("{target} takes no writes in epoch {} within {VERIFY:?}", promise.epoch)
                 }));

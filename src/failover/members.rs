@@ -3,12 +3,12 @@
 
 use super::{
     observe::Sight,
-    plan::{Move, Plan, list, plan_change},
+    plan::{self, Move, Plan, Step, list, plan_change},
 };
 use crate::{
     config::Durability,
-    topology::Role,
-    vocab::{Members, Region},
+    topology::{Role, TopologyReport},
+    vocab::{EpochStart, Members, Region},
 };
 use std::collections::BTreeSet;
 
@@ -53,6 +53,26 @@ pub enum Planned {
     Plan(Box<Plan>),
 }
 
+/// Nothing, or what a run before has left undone of it.
+fn already(sight: &Sight, current: &EpochStart, told: &str, removed: &BTreeSet<Region>) -> Planned {
+    let EpochStart { region: primary, epoch, .. } = current;
+    let sends = |report: &TopologyReport| report.primary.as_ref() == Some(primary);
+    let answering = sight.regions.iter().filter_map(|(region, seen)| {
+        let report = seen.report.as_ref().ok()?;
+        (!removed.contains(region)).then_some(report)
+    });
+    let takes = sight.regions.get(primary).and_then(|seen| seen.report.as_ref().ok());
+    if takes.is_some_and(|report| report.writable) && answering.into_iter().all(sends) {
+        return Planned::Nothing(told.to_owned());
+    }
+    let parts =
+        (!removed.is_empty()).then(|| Step::Part { regions: removed.iter().cloned().collect() });
+    let steps = [Step::Verify].into_iter().chain(parts).collect();
+    let plan = plan::rest(sight, primary, *epoch, true, steps);
+    let notes = vec![format!("{told}; a run before has not come to its end")];
+    Planned::Plan(Box::new(Plan { notes, ..plan }))
+}
+
 /// Plans the removal of regions from the cluster.
 ///
 /// # Errors
@@ -75,7 +95,12 @@ pub fn remove(
     let (removed, others): (BTreeSet<Region>, BTreeSet<Region>) =
         removal.regions.iter().cloned().partition(|region| counted.contains(region));
     if removed.is_empty() {
-        return Ok(Planned::Nothing(format!("no member already: {}", list(&others))));
+        return Ok(already(
+            sight,
+            current,
+            &format!("no member already: {}", list(&others)),
+            &others,
+        ));
     }
     let answers = |region: &&Region| {
         sight.regions.get(*region).is_some_and(|seen| seen.report.is_ok()) && !removal.gone
@@ -134,7 +159,8 @@ pub fn add(sight: &Sight, region: &Region, durability: Durability) -> Result<Pla
             )]);
         }
         Some(_) if sight.members().contains(region) => {
-            return Ok(Planned::Nothing(format!("{region} is a member already")));
+            let told = format!("{region} is a member already");
+            return Ok(already(sight, current, &told, &BTreeSet::new()));
         }
         Some(Err(why)) => return Err(vec![format!("{region} does not answer: {why}")]),
         Some(Ok(_)) => {}

@@ -132,6 +132,9 @@ pub enum Failure {
     /// It may have been done, or will be on the next attempt.
     #[error("{region}: {reason}")]
     Failed { region: Region, reason: String },
+    /// Its process did not answer: that it was heard is not known.
+    #[error("{region}: its process: {reason}")]
+    Silent { region: Region, reason: String },
 }
 
 /// Gives a region an order.
@@ -156,7 +159,7 @@ pub async fn order(
             let reason = "it answered another question".to_owned();
             Err(Failure::Failed { region, reason })
         }
-        Err(error) => Err(Failure::Failed { region, reason: causes(&error) }),
+        Err(error) => Err(Failure::Silent { region, reason: causes(&error) }),
     }
 }
 

@@ -1,6 +1,11 @@
 //! The plan of a move: a pure function from what was observed to the steps, or to every reason why
 //! there are none.
 
+mod step;
+
+pub use step::Step;
+pub(super) use step::list;
+
 use super::{
     adding::streams,
     members::Change,
@@ -12,7 +17,7 @@ use crate::{
     vocab::{Epoch, Members, Quorum, Region},
 };
 use serde::Serialize;
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 /// A replica further behind than this is not handed the primary while writes are held for it.
 const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -24,41 +29,6 @@ pub enum Move {
     Switchover,
     /// The primary is gone.
     Promote { accept_data_loss: bool },
-}
-
-/// One step. Each can tell that it is done already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "step")]
-pub enum Step {
-    /// A majority grants nothing to epochs before this one any more.
-    Promise,
-    /// The primary takes no more writes.
-    Fence { region: Region },
-    /// The target has all that the fenced primary has.
-    CatchUp,
-    /// The fenced primary's lease need not be waited out.
-    Release,
-    /// What the old primary was granted has run out.
-    WaitOut,
-    /// Nobody receives from the old primary any more, and nobody has more than the target.
-    Detach { regions: Vec<Region> },
-    /// The target stops being a standby.
-    Promote,
-    /// The epoch begins, and with it the target takes writes.
-    Begin,
-    /// The others follow the target: a standby of a standby goes over with it.
-    Follow { regions: Vec<Region> },
-    /// Every region that answers sends its writes there.
-    Verify,
-    /// The old primary goes back to where the epoch began, and follows.
-    Rejoin { region: Region },
-    /// Those that were removed know it, and nothing is kept for them.
-    Part { regions: Vec<Region> },
-}
-
-/// As people read them.
-pub(super) fn list<'a>(regions: impl IntoIterator<Item = &'a Region>) -> String {
-    regions.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,33 +45,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What whoever says yes should know.
     pub notes: Vec<String>,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Promise => f.write_str("promise: a majority grants no earlier epoch any more"),
-            Self::Fence { region } => write!(f, "fence: {region} takes no more writes"),
-            Self::CatchUp => f.write_str("catch up: the new primary has all that the old one has"),
-            Self::Release => f.write_str("release: the old primary's lease need not be waited out"),
-            Self::WaitOut => f.write_str("wait: the old primary's lease runs out"),
-            Self::Detach { regions } => {
-                write!(
-                    f,
-                    "detach: {} receive from nobody, so that positions are final",
-                    list(regions)
-                )
-            }
-            Self::Promote => f.write_str("promote: the new primary stops being a standby"),
-            Self::Begin => f.write_str("begin: the epoch's first write"),
-            Self::Follow { regions } => write!(f, "follow: {}", list(regions)),
-            Self::Verify => f.write_str("verify: every region sends its writes to the new primary"),
-            Self::Rejoin { region } => write!(f, "rejoin: {region} follows the new primary"),
-            Self::Part { regions } => {
-                write!(f, "part: nothing is kept for {} any more", list(regions))
-            }
-        }
-    }
 }
 
 /// Plans the move of the primary to `target`.
@@ -157,8 +100,16 @@ pub(super) fn plan_change(
     let mut promise = view.promise(how == Move::Switchover)?;
     promise.accepts_loss = how == Move::Promote { accept_data_loss: true };
     let steps = match how {
-        Move::Switchover if from == *target => view.in_place(durability),
-        Move::Switchover => view.switchover(),
+        Move::Switchover if from == *target => {
+            view.can_promise(&[target]);
+            view.in_place(durability)
+        }
+        Move::Switchover => {
+            let strays: Vec<Region> = view.strays().collect();
+            let promising = [&from, target].into_iter().chain(&strays).collect::<BTreeSet<_>>();
+            view.can_promise(&promising.into_iter().collect::<Vec<_>>());
+            view.switchover()
+        }
         Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
     };
     let mut steps = steps;
@@ -172,6 +123,26 @@ pub(super) fn plan_change(
     } else {
         Err(reasons)
     }
+}
+
+/// What is left to do of an epoch that has begun.
+pub(super) fn rest(
+    sight: &Sight,
+    primary: &Region,
+    epoch: Epoch,
+    planned: bool,
+    steps: Vec<Step>,
+) -> Plan {
+    let promise = Promise {
+        epoch,
+        region: primary.clone(),
+        planned,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    };
+    let (from, counted) = (primary.clone(), sight.members());
+    Plan { promise, from, ends: epoch, counted, gone: BTreeSet::new(), steps, notes: Vec::new() }
 }
 
 struct View<'a> {
@@ -309,6 +280,19 @@ impl View<'_> {
         }
     }
 
+    /// A planned move is nothing to begin where it could not go on: once the others have promised it, the
+    /// primary's lease runs out.
+    fn can_promise(&mut self, regions: &[&Region]) {
+        for region in regions {
+            let seen = self.sight.regions.get(*region).and_then(|seen| seen.instance.as_ref().ok());
+            if seen.is_some_and(|instance| instance.promises == Some(false)) {
+                self.reasons.push(format!(
+                    "{region} cannot read its Redis, and would carry out nothing of a move: mend that first"
+                ));
+            }
+        }
+    }
+
     fn is_primary_already(&self) -> bool {
         let primary = self.seen.instance.as_ref().is_ok_and(|instance| {
             instance.role == Role::Primary && instance.epoch() == Some(self.ends)
@@ -335,17 +319,7 @@ impl View<'_> {
         }
         let mut notes = self.notes;
         notes.insert(0, format!("{} is the primary of epoch {} already", self.target, self.ends));
-        let promise = Promise {
-            epoch: self.ends,
-            region: self.target.clone(),
-            planned: how == Move::Switchover,
-            after: None,
-            members: None,
-            accepts_loss: false,
-        };
-        let (from, ends, counted) = (self.from.clone(), self.ends, self.counted);
-        let gone = BTreeSet::new();
-        Ok(Plan { promise, from, ends, counted, gone, steps, notes })
+        Ok(Plan { notes, ..rest(self.sight, self.from, self.ends, how == Move::Switchover, steps) })
     }
 
     /// The promise that is under way for this target, or a new one.
@@ -403,6 +377,23 @@ impl View<'_> {
             ));
             return Vec::new();
         };
+        if old.read_only && !self.reasons.is_empty() {
+            self.reasons.push(format!(
+                "{from} is fenced by a move that has not ended: no region takes writes. `godwit \
+                 switchover {from}` takes it back"
+            ));
+        }
+        let hard =
+            self.sight.pending().filter(|promise| promise.region == *target && !promise.planned);
+        if let (Ok(instance), Some(hard)) = (&self.seen.instance, hard)
+            && instance.role == Role::Primary
+        {
+            self.reasons.push(format!(
+                "{target} was promoted without {from}, for epoch {}, and may lack what {from} has: `godwit \
+                 switchover {from}` takes that back, and loses nothing; `godwit promote {target}` goes on",
+                hard.epoch
+            ));
+        }
         if let Ok(instance) = &self.seen.instance
             && instance.role == Role::Replica
         {
@@ -443,16 +434,17 @@ impl View<'_> {
         let primary = |instance: &Instance| instance.role == Role::Primary;
         let is_primary = self.seen.instance.as_ref().is_ok_and(primary);
         let fence = Step::Fence { region: from.clone() };
+        // One that cannot be looked at has been told of.
+        if !is_primary && self.seen.instance.is_ok() {
+            self.reasons.push(format!(
+                "{target} is no primary any more: `godwit promote {target}` looks who has more, and mends \
+                 that"
+            ));
+        }
         if self.change.is_none() {
             // Until its fence it may have gone on taking writes.
-            let ready: &[Step] = if is_primary { &[fence] } else { &[Step::Promote] };
-            let begins = [Step::Begin, Step::Release, follow, Step::Verify];
-            return [Step::Promise].iter().chain(ready).chain(&begins).cloned().collect();
-        }
-        if !is_primary {
-            self.reasons.push(format!(
-                "{target} is no primary any more: `godwit switchover {target}` mends that"
-            ));
+            let steps = [Step::Promise, fence, Step::Begin, Step::Release, follow, Step::Verify];
+            return steps.into();
         }
         let others: Vec<&Region> = self.members.others(target).collect();
         let alone = !others.iter().any(|region| streams(self.sight, region, target));
@@ -475,7 +467,8 @@ impl View<'_> {
         let (from, target) = (self.from, self.target);
         let old = self.sight.regions.get(from);
         // One that is alive, and yet cut off from the target, cannot hand over.
-        let receives = self.seen.instance.as_ref().is_ok_and(|own| own.receiving);
+        let from_it = |own: &Instance| own.receiving && own.follows.as_ref() == Some(from);
+        let receives = self.seen.instance.as_ref().is_ok_and(from_it);
         // One whose database cannot be looked at cannot either, whatever its process thinks still.
         let there = |old: &Seen| {
             let alive = |instance: &Instance| instance.role == Role::Primary;

@@ -145,7 +145,9 @@ impl RegionAnswers {
         }
         match order {
             Order::Look => {
+                let promises = self.grantor.look(op).await.is_ok();
                 let instance = self.instance(control.look().await?);
+                let instance = Instance { promises: Some(promises), ..instance };
                 Ok(Outcome::Instance(Box::new(instance)))
             }
             Order::Detach { promise } => {
@@ -272,6 +274,7 @@ impl RegionAnswers {
             receiving: row.receiving,
             follows: self.upstreams.named(&row.conninfo),
             read_only: row.read_only,
+            promises: None,
             waits_for: row.waits_for,
             epochs: row.epochs,
             standbys: standbys(row.standbys),

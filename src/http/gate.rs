@@ -291,7 +291,8 @@ async fn authenticate(
             Ok(Who::Unresolved(key.hash()))
         }
         Err(error) if matches!(app.primary(), PrimaryView::Peer(..)) => {
-            tracing::warn!(error = %error, "credential look-up failed here, the primary is asked");
+            // Once for every request while the database is away, which the position loop tells.
+            tracing::debug!(error = %error, "credential look-up failed here, the primary is asked");
             Ok(Who::Unresolved(key.hash()))
         }
         Err(error) => Err(error.into()),

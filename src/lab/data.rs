@@ -131,6 +131,9 @@ fn absent_is_well(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Copies that are left, each as large as the log.
+const COPIES_MAX: usize = 3;
+
 /// Copies the log and the control file beside the data, unless the newest copy is of this state, and
 /// returns where the copy is. Half rewound data was copied before.
 pub async fn keep(data: &Path, account: Option<Account>) -> anyhow::Result<PathBuf> {
@@ -156,6 +159,9 @@ pub async fn keep(data: &Path, account: Option<Account>) -> anyhow::Result<PathB
     let number = copies.last().map_or(1, |(number, _)| number + 1);
     let copy = data.with_file_name(format!("kept-{number}"));
     fs::rename(&partial, &copy)?;
+    for (_, old) in copies.iter().rev().skip(COPIES_MAX - 1) {
+        clear(old)?;
+    }
     Ok(copy)
 }
 

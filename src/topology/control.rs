@@ -103,6 +103,10 @@ pub struct Instance {
     pub follows: Option<Region>,
     /// Whether new transactions may not write.
     pub read_only: bool,
+    /// Whether the region can read its note of the lease, in its Redis, without which it promises nothing;
+    /// `None` from a program that does not tell.
+    #[serde(default)]
+    pub promises: Option<bool>,
     /// `synchronous_standby_names`.
     pub waits_for: String,
     pub epochs: Vec<EpochStart>,

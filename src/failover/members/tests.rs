@@ -243,3 +243,17 @@ fn two_changes_promised_at_once_are_left_for_the_next_epoch() {
         assert_eq!(plan.promise.epoch, epoch(3), "{plan:?}");
     }
 }
+
+#[test]
+fn a_change_that_has_begun_and_takes_no_writes_yet_is_waited_for() {
+    let nothing =
+        |sight: &Sight| remove(sight, &removal(&["ap-south-1"]), Durability::Async).unwrap();
+    let mut sight = of_members(&["eu-west-1", "us-east-1"]);
+    assert!(matches!(nothing(&sight), Planned::Nothing(_)));
+    sight.seen("us-east-1").report.as_mut().unwrap().writable = false;
+    let plan = planned(&sight, &removal(&["ap-south-1"]));
+    assert_eq!(plan.steps, [Step::Verify, Step::Part { regions: vec![at("ap-south-1")] }]);
+    assert_eq!((plan.promise.epoch, plan.promise.members), (epoch(2), None));
+    let added = add(&sight, &at("eu-west-1"), Durability::Async).unwrap();
+    assert!(matches!(added, Planned::Plan(plan) if plan.steps == [Step::Verify]));
+}

@@ -34,6 +34,7 @@ pub fn all_well() -> Sight {
             receiving: !primary,
             follows: (!primary).then(|| at("us-east-1")),
             read_only: false,
+            promises: Some(true),
             waits_for: String::new(),
             epochs: vec![start.clone()],
             standbys: vec![],
@@ -345,4 +346,44 @@ fn moved_already_it_only_brings_in_who_was_left_behind() {
         let plan = planned(&sight, "eu-west-1", LOSSLESS, Durability::Async);
         assert_eq!(plan.steps.len(), 2, "{plan:?}");
     }
+}
+
+#[test]
+fn a_planned_move_is_not_begun_where_it_could_not_go_on() {
+    for name in REGIONS {
+        let mut sight = all_well();
+        sight.of(name).promises = Some(false);
+        refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "cannot read its Redis");
+        // A program that does not tell is believed.
+        sight.of(name).promises = None;
+        planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    }
+    // One that is gone is replaced without it.
+    let mut sight = all_well().gone("us-east-1");
+    sight.of("ap-south-1").promises = Some(false);
+    planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+}
+
+#[test]
+fn what_was_promoted_for_a_loss_is_handed_nothing() {
+    let hard = Promise { planned: false, ..handover("eu-west-1") };
+    let mut sight = all_well().promised("ap-south-1", &hard);
+    sight.of("eu-west-1").role = Role::Primary;
+    refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "takes that back");
+    planned(&sight, "us-east-1", Move::Switchover, Durability::Async);
+}
+
+#[test]
+fn a_primary_that_has_become_a_standby_is_not_promoted_unread() {
+    let mut sight = all_well();
+    sight.of("us-east-1").role = Role::Replica;
+    refuses(&sight, "us-east-1", Move::Switchover, Durability::Quorum, "godwit promote us-east-1");
+}
+
+#[test]
+fn a_fenced_primary_whose_target_has_died_is_told_how_to_go_back() {
+    let mut sight = all_well().gone("eu-west-1").promised("ap-south-1", &handover("eu-west-1"));
+    sight.of("us-east-1").read_only = true;
+    let why = plan(&sight, &at("eu-west-1"), Move::Switchover, Durability::Async).unwrap_err();
+    assert!(why[0].contains("does not answer") && why[1].contains("godwit switchover us-east-1"));
 }

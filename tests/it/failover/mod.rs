@@ -74,6 +74,7 @@ pub fn trials() -> Vec<Trial> {
         run_alone redis::{one_that_restarts_in_the_middle_of_a_move_leaves_one_primary}
         run_alone rejoin::{
             what_two_epochs_lost_is_listed,
+            two_promoted_from_one_timeline_are_not_taken_for_one,
             a_journal_that_cannot_be_read_is_not_thrown_away_unasked,
         }
         run_alone restarts::{

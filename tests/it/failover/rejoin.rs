@@ -150,3 +150,45 @@ pub async fn a_journal_that_cannot_be_read_is_not_thrown_away_unasked() -> anyho
     })
     .await
 }
+
+/// Each of the two was promoted without having heard of the other, so that their timelines have one number:
+/// `pg_rewind` takes them for one.
+pub async fn two_promoted_from_one_timeline_are_not_taken_for_one() -> anyhow::Result<()> {
+    harness::own("namesakes", near, async |cluster| {
+        reigns(cluster, US, 1, &REGIONS).await?;
+        cluster.lab.kill(&postgres(AP)?).await?;
+        cluster.lab.kill(&target(US)).await?;
+        let promote = async |name| {
+            let what = ["promote", name, "--accept-data-loss", "--yes"];
+            let promoted = command(cluster, &what).output().await?;
+            ensure!(promoted.status.success(), "{}", said(&promoted));
+            anyhow::Ok(())
+        };
+        promote(EU).await?;
+        reigns(cluster, EU, 2, &[EU]).await?;
+        cluster.lab.kill(&postgres(EU)?).await?;
+        cluster.lab.restart(&postgres(AP)?).await?;
+        eventually("ap-south-1 can be promoted", SOON, async || {
+            promote(AP).await.map_err(|error| error.to_string())
+        })
+        .await?;
+        reigns(cluster, AP, 3, &[AP]).await?;
+        cluster.lab.restart(&postgres(EU)?).await?;
+        ready(cluster, AP).await?;
+        let back = cluster.command(&["rejoin", EU, "--yes"]).await?;
+        ensure!(back["told"].as_str().is_some_and(|told| told.contains("copied anew")), "{back}");
+        let epochs = "SELECT string_agg(epoch::text, ' ' ORDER BY epoch) FROM cluster_epoch";
+        eventually("eu-west-1 has what ap-south-1 has", SOON, async || {
+            let there = sql(cluster, EU, epochs).await.map_err(|error| format!("{error:#}"))?;
+            if there == "1 3" { Ok(()) } else { Err(there) }
+        })
+        .await?;
+        cluster.lab.restart(&target(US)).await?;
+        rejoin(cluster, US).await?;
+        for name in REGIONS {
+            ready(cluster, name).await?;
+        }
+        Ok(())
+    })
+    .await
+}
