@@ -60,7 +60,8 @@ pub fn ends(app: &App, state: &RequestState) -> Option<Instant> {
 /// Waits for a region that is known, from later than `after`, to take writes. `None` when the time
 /// to hold is up.
 pub async fn next_primary(app: &App, state: &RequestState, after: Instant) -> Option<PrimaryView> {
-    match app.topology.wait_for_primary(after, ends(app, state)?).await {
+    let end = ends(app, state).filter(|end| *end > app.clock.monotonic())?;
+    match app.topology.wait_for_primary(after, end).await {
         PrimaryAt::Unknown | PrimaryAt::Fenced(_) => None,
         PrimaryAt::Here(_) | PrimaryAt::Peer(..) => Some(app.primary()),
     }

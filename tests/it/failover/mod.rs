@@ -69,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
             a_laggard_is_refused_while_another_has_more,
             one_that_has_yet_to_replay_its_log_is_not_passed_over,
             with_two_processes_a_region_no_acknowledged_write_is_lost,
+            a_write_past_its_time_is_not_sent_on_and_on,
         }
         run_alone reads::{a_session_reads_its_write_though_only_the_next_primary_has_it}
         run_alone redis::{one_that_restarts_in_the_middle_of_a_move_leaves_one_primary}

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     client::Caller,
-    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
+    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region, set},
 };
 use anyhow::{Context as _, anyhow, ensure};
 use futures_util::future::try_join_all;
@@ -459,6 +459,40 @@ pub async fn with_two_processes_a_region_no_acknowledged_write_is_lost() -> anyh
         reigns(cluster, to, 3, &REGIONS).await?;
         equal(cluster).await?;
         slots(cluster).await
+    })
+    .await
+}
+
+/// The time that a write of this has, so that the test need not wait for the usual one.
+const REQUEST_MS_MAX: u64 = 2_000;
+/// Hops that one write may cost while its time lasts: several attempts, each asked for again while an
+/// earlier one is at work.
+const HOPS_MAX: usize = 100;
+
+/// Right after a move another is thought to be near, and what has no answer is held for it: until its time
+/// is up, and no longer.
+pub async fn a_write_past_its_time_is_not_sent_on_and_on() -> anyhow::Result<()> {
+    let shape = |spec: &mut Spec| {
+        (spec.wan, spec.durability) = (Wan::Off, Durability::Quorum);
+        set(spec, "GODWIT__ROUTING__REQUEST_MS_MAX", &REQUEST_MS_MAX.to_string());
+    };
+    harness::own("past", shape, async |cluster| {
+        reigns(cluster, US, 1, &REGIONS).await?;
+        cluster.command(&["switchover", EU, "--yes"]).await?;
+        reigns(cluster, EU, 2, &REGIONS).await?;
+        // Nobody is left who could confirm a commit.
+        for name in [US, AP] {
+            cluster.lab.kill(&format!("{name}/postgres").parse()?).await?;
+        }
+        let began = now();
+        let answer = cluster.caller().create(AP, "past", &json!({})).await?;
+        let took = now().saturating_duration_since(began);
+        answer.wants_problem(503, "outcome-unknown")?;
+        ensure!(took < Duration::from_millis(2 * REQUEST_MS_MAX), "{took:?}");
+        let of_it = |line: &Value| line.to_string().contains("/v1/collections/past/items");
+        let hops = cluster.log(EU)?.iter().filter(|line| of_it(line)).count();
+        ensure!((1..HOPS_MAX).contains(&hops), "{hops} hops");
+        Ok(())
     })
     .await
 }
