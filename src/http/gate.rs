@@ -344,7 +344,7 @@ async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, P
     }
     match decision {
         // No standby has told that it has it.
-        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, ask.bookmark) => {
+        Decision::Refuse(Refusal::BookmarkInvalid) if may_have_flushed(app, ask.bookmark) => {
             Err(refusal_problem(app, Refusal::BookmarkTimeout, ask.bookmark))
         }
         Decision::Refuse(refusal) => Err(refusal_problem(app, refusal, ask.bookmark)),
@@ -369,16 +369,17 @@ async fn is_worth_another_look(
             hold::next_primary_or(app, state, bookmark).await
         }
         // The primary has it, and has only to hear that a standby has it too.
-        Decision::Refuse(Refusal::BookmarkInvalid) if has_flushed(app, bookmark) => {
+        Decision::Refuse(Refusal::BookmarkInvalid) if may_have_flushed(app, bookmark) => {
             hold::until_here(app, state, bookmark).await
         }
         _ => false,
     }
 }
 
-fn has_flushed(app: &App, bookmark: Option<Bookmark>) -> bool {
+/// Of a database that does not answer just now nobody can say that it has never been there.
+fn may_have_flushed(app: &App, bookmark: Option<Bookmark>) -> bool {
     let own = |own: &Own| Some(own.position()) >= bookmark;
-    app.topology.look(|snapshot| snapshot.own.as_ref().is_some_and(own))
+    app.topology.look(|snapshot| snapshot.own.as_ref().is_none_or(own))
 }
 
 async fn wait(app: &App, state: &RequestState, ask: Ask, bookmark: Bookmark) -> Decision {
