@@ -141,15 +141,15 @@ impl Common {
         self.how.run(async |hand| {
             let sight = hand.cluster.observe(&hand.op).await;
             let durability = hand.config.failover.durability;
-            let planned = failover::plan(&sight, &self.region, how, durability);
-            let plan = planned.map_err(|reasons| {
+            let planner = |sight: &Sight| failover::plan(sight, &self.region, how, durability);
+            let plan = planner(&sight).map_err(|reasons| {
                 Refused(refusal(&format!("{} does not become the primary", self.region), &reasons))
             })?;
             if self.how.dry_run {
                 return self.how.output.print(&plan, printed);
             }
             self.how.confirm(&printed(&plan), self.region.as_str())?;
-            let report = self.how.carry_out(hand, &sight, &plan).await?;
+            let report = self.how.carry_out(hand, &sight, &plan, planner).await?;
             self.how.output.print(&report, summary)
         })
     }
@@ -170,16 +170,17 @@ impl How {
         })
     }
 
-    /// Carries a plan out, and tells as it goes.
+    /// Carries a plan out, and tells as it goes. It is planned anew by `planner` where it met another.
     pub(super) async fn carry_out(
         &self,
         hand: &Hand,
         sight: &Sight,
         plan: &Plan,
+        planner: impl Fn(&Sight) -> Result<Plan, Vec<String>>,
     ) -> anyhow::Result<Report> {
         let term = Duration::from_millis(hand.config.lease.term_ms);
         let run = Run::new(&hand.cluster, sight, plan, hand.agent_max, term, &hand.op);
-        run.carry_out(|progress| self.tell(progress)).await.map_err(told)
+        run.carry_out(planner, |progress| self.tell(progress)).await.map_err(told)
     }
 
     /// Asks on a terminal, for `word`. Elsewhere there is nobody to ask.
@@ -210,6 +211,7 @@ impl How {
             Progress::Done(_, told, took) => {
                 self.say(&format!("  ok {:>6} ms  {told}", took.as_millis()));
             }
+            Progress::Anew(why) => self.say(&format!("  .. planned anew: {why}")),
         }
     }
 

@@ -107,12 +107,14 @@ impl Remove {
         let removal = Removal { regions, gone, alive, primary, accept_data_loss };
         how.run(async |hand| {
             let sight = hand.cluster.observe(&hand.op).await;
-            let planned = members::remove(&sight, &removal, hand.config.failover.durability);
+            let durability = hand.config.failover.durability;
+            let planner = |sight: &Sight| members::remove(sight, &removal, durability);
+            let planned = planner(&sight);
             let plan = match planned.map_err(|reasons| Refused(refusal(&what, &reasons)))? {
                 Planned::Nothing(told) => return nothing(&how, told),
                 Planned::Plan(plan) => plan,
             };
-            carry_out(&how, hand, &sight, &plan, &word).await
+            carry_out(&how, hand, &sight, &plan, planner, &word).await
         })
     }
 }
@@ -122,31 +124,35 @@ async fn carry_out(
     hand: &Hand,
     sight: &Sight,
     plan: &Plan,
+    planner: impl Fn(&Sight) -> Result<Planned, Vec<String>>,
     word: &str,
 ) -> anyhow::Result<()> {
     if how.dry_run {
         return how.output.print(plan, printed);
     }
     how.confirm(&printed(plan), word)?;
-    let report = how.carry_out(hand, sight, plan).await?;
+    let planner = |sight: &Sight| planner(sight)?.into_plan();
+    let report = how.carry_out(hand, sight, plan, planner).await?;
     how.output.print(&report, summary)
 }
 
 impl Add {
     fn run(self) -> anyhow::Result<()> {
         let Self { region, ledger, accept_data_loss, how } = self;
-        let plan = |hand: &Hand, sight: &Sight| {
-            let planned = members::add(sight, &region, hand.config.failover.durability);
-            planned.map_err(|reasons| Refused(refusal(&format!("{region} not added"), &reasons)))
-        };
         how.run(async |hand| {
+            let durability = hand.config.failover.durability;
+            let planner = |sight: &Sight| members::add(sight, &region, durability);
+            let plan = |sight: &Sight| {
+                planner(sight)
+                    .map_err(|reasons| Refused(refusal(&format!("{region} not added"), &reasons)))
+            };
             let sight = hand.cluster.observe(&hand.op).await;
-            let planned = match plan(hand, &sight)? {
+            let planned = match plan(&sight)? {
                 Planned::Nothing(told) => return nothing(&how, told),
                 Planned::Plan(planned) => planned,
             };
             if sight.members().contains(&region) {
-                return carry_out(&how, hand, &sight, &planned, region.as_str()).await;
+                return carry_out(&how, hand, &sight, &planned, planner, region.as_str()).await;
             }
             // Stopped in its last part, a run before has left a primary that is held.
             let streams = adding::streams(&sight, &region, &planned.from);
@@ -173,11 +179,12 @@ impl Add {
                 adding.await.map_err(told)?
             };
             let sight = hand.cluster.observe(&hand.op).await;
-            let planned = match plan(hand, &sight)? {
+            let planned = match plan(&sight)? {
                 Planned::Nothing(told) => return nothing(&how, told),
                 Planned::Plan(planned) => planned,
             };
-            let mut report = how.carry_out(hand, &sight, &planned).await?;
+            let planner = |sight: &Sight| planner(sight)?.into_plan();
+            let mut report = how.carry_out(hand, &sight, &planned, planner).await?;
             report.notes.insert(0, format!("{region}: {came}"));
             if let Some((path, count)) = file {
                 let lost = format!(

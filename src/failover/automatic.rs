@@ -94,14 +94,15 @@ impl Loop for AutomaticLoop {
             None => return Tick::Waiting("no majority misses the primary".into()),
         }
         let how = Move::Promote { accept_data_loss: self.config.accept_data_loss };
-        let planned = match plan(&sight, &self.region, how, self.config.durability) {
+        let planner = |sight: &Sight| plan(sight, &self.region, how, self.config.durability);
+        let planned = match planner(&sight) {
             Ok(planned) => planned,
             Err(reasons) => return Tick::Waiting(reasons.join("; ").into()),
         };
         tracing::warn!(epoch = planned.promise.epoch.get(), "taking over: the primary is gone");
         let agent_max = Duration::from_secs(self.config.agent_seconds_max);
         let run = Run::new(&self.cluster, &sight, &planned, agent_max, self.term, op);
-        match run.carry_out(|_| ()).await {
+        match run.carry_out(planner, |_| ()).await {
             Ok(report) => {
                 tracing::warn!(took_ms = report.took_ms, "this region is the primary now");
                 Tick::Worked(1)

@@ -1,8 +1,10 @@
 //! Carries out a plan, step by step. Whoever runs it may be killed anywhere: what is done stays done,
 //! and the next run finds it so.
 
+mod again;
 mod promise;
 
+use self::again::Turn;
 use super::{
     ledger::Lost,
     observe::{Cluster, Failure, Sight, order},
@@ -47,6 +49,8 @@ pub enum Progress<'a> {
     Begins(&'a Step),
     /// With what there is to tell of it.
     Done(&'a Step, &'a str, Duration),
+    /// It has met another move before anything was done, and goes on in a later epoch.
+    Anew(&'a str),
 }
 
 /// How a move went.
@@ -108,6 +112,8 @@ pub struct Run<'a> {
     detached: Vec<(Region, Lsn)>,
     /// Who may have something too, as those who promise tell.
     read_too: BTreeSet<Region>,
+    /// How it goes on after having met another move.
+    turn: Turn,
     began_at: Option<Lsn>,
     /// When what the old primary was granted has run out.
     granted_until: Option<Instant>,
@@ -139,6 +145,7 @@ impl<'a> Run<'a> {
             final_lsn: None,
             detached: Vec::new(),
             read_too: BTreeSet::new(),
+            turn: Turn::Ends,
             began_at: None,
             granted_until: None,
             term,
@@ -147,14 +154,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes every step in turn.
-    ///
-    /// # Errors
-    /// See [`Stopped`].
-    pub async fn carry_out(
-        mut self,
-        mut tell: impl FnMut(Progress<'_>),
-    ) -> Result<Report, Stopped> {
+    async fn take_all(&mut self, tell: &mut impl FnMut(Progress<'_>)) -> Result<Report, Stopped> {
         let began = self.now();
         let mut steps = Vec::new();
         for step in &self.plan.steps {
@@ -516,7 +516,7 @@ impl<'a> Run<'a> {
                 let names = not.iter().map(|(region, _)| region.to_string());
                 let names = names.collect::<Vec<_>>().join(", ");
                 return Err(Stopped::Failed(if writable {
-                    format!("not within {VERIFY:?}: {names} sends writes to {target}")
+                    format!("after {VERIFY:?} {names} does not send writes to {target}")
                 } else {
                     format!("{target} takes no writes in epoch {} within {VERIFY:?}", promise.epoch)
                 }));

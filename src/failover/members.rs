@@ -53,16 +53,27 @@ pub enum Planned {
     Plan(Box<Plan>),
 }
 
+impl Planned {
+    /// # Errors
+    /// When there is nothing to do.
+    pub fn into_plan(self) -> Result<Plan, Vec<String>> {
+        match self {
+            Self::Plan(plan) => Ok(*plan),
+            Self::Nothing(told) => Err(vec![told]),
+        }
+    }
+}
+
 /// Nothing, or what a run before has left undone of it.
 fn already(sight: &Sight, current: &EpochStart, told: &str, removed: &BTreeSet<Region>) -> Planned {
     let EpochStart { region: primary, epoch, .. } = current;
     let sends = |report: &TopologyReport| report.primary.as_ref() == Some(primary);
-    let answering = sight.regions.iter().filter_map(|(region, seen)| {
+    let mut answering = sight.regions.iter().filter_map(|(region, seen)| {
         let report = seen.report.as_ref().ok()?;
         (!removed.contains(region)).then_some(report)
     });
     let takes = sight.regions.get(primary).and_then(|seen| seen.report.as_ref().ok());
-    if takes.is_some_and(|report| report.writable) && answering.into_iter().all(sends) {
+    if takes.is_some_and(|report| report.writable) && answering.all(sends) {
         return Planned::Nothing(told.to_owned());
     }
     let parts =

@@ -89,8 +89,10 @@ pub async fn run(
         ended_us,
         closing: Closing::default(),
     };
-    let at = after.as_ref().unwrap_or(&primary);
-    let read = closing::read(&client, &order.run, &lists, &history.calls, at).await;
+    let read = match &after {
+        Some(at) => closing::read(&client, &order.run, &lists, &history.calls, at).await,
+        None => Err("nobody takes writes".to_owned()),
+    };
     let judged = read.is_ok() && !history.calls.is_empty();
     let verdict = match read {
         Ok(closing) => {

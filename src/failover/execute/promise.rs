@@ -1,6 +1,6 @@
 //! What a move is promised before anything else: that no earlier epoch is granted anything any more.
 
-use super::{Run, Stopped};
+use super::{Run, Stopped, again::Turn};
 use crate::{
     failover::plan::{Plan, Step, list},
     topology::{
@@ -33,6 +33,8 @@ struct Round {
     quiet: bool,
     /// Of epochs that may have begun, as those who promise tell.
     others: Vec<Members>,
+    /// The first by name that has been promised this epoch too, and who says so.
+    met: Option<(Region, Region)>,
 }
 
 impl Round {
@@ -49,6 +51,12 @@ impl Round {
                     round.promised.insert(region.clone());
                     round.left_ms = round.left_ms.max(left_ms);
                     round.others.extend(others);
+                }
+                Ok(Promised::Outranked { epoch, region: Some(by) })
+                    if epoch == plan.promise.epoch =>
+                {
+                    let met = (by, region.clone());
+                    round.met = Some(round.met.map_or(met.clone(), |before| before.min(met)));
                 }
                 Ok(Promised::Outranked { epoch, region: by }) => {
                     return Err(Stopped::Refused(outranked(plan, region, epoch, by.as_ref())));
@@ -107,7 +115,12 @@ impl Run<'_> {
         loop {
             let asked_at = self.now();
             let round = Round::of(self.plan, self.ask_for_promises().await)?;
-            let Round { promised, left_ms, why, quiet, others } = round;
+            let Round { promised, left_ms, why, quiet, others, met } = round;
+            if let Some((by, region)) = met {
+                self.turn = Turn::of(&wanted.region, &by);
+                let why = outranked(self.plan, &region, wanted.epoch, Some(&by));
+                return Err(Stopped::Refused(why));
+            }
             for members in others {
                 quorum.add(members);
             }
@@ -235,5 +248,23 @@ mod tests {
         let epoch = plan.promise.epoch.get();
         assert!(stopped(epoch - 1, Some(eu.clone())).contains("has not found"));
         assert!(stopped(epoch, None).contains("another move"));
+        assert!(stopped(epoch + 1, Some(eu.clone())).contains("another move"));
+    }
+
+    #[test]
+    fn of_all_that_it_meets_in_its_epoch_the_first_by_name_counts() {
+        let plan = promotion(false);
+        let [eu, ap, us] = ["eu-west-1", "ap-south-1", "us-east-1"].map(region);
+        let met = |by: &Region| {
+            Ok(Promised::Outranked { epoch: plan.promise.epoch, region: Some(by.clone()) })
+        };
+        let yes = Ok(Promised::Yes { left_ms: 0, others: vec![] });
+        let answers = vec![(&us, met(&us)), (&eu, yes.clone()), (&ap, met(&ap))];
+        let round = Round::of(&plan, answers).unwrap();
+        assert_eq!(round.met, Some((ap.clone(), ap.clone())));
+        // One that is ahead stops it all the same.
+        let epoch = Epoch::new(plan.promise.epoch.get() + 1).unwrap();
+        let ahead = Ok(Promised::Outranked { epoch, region: Some(us.clone()) });
+        assert!(Round::of(&plan, vec![(&ap, met(&ap)), (&us, ahead)]).is_err());
     }
 }

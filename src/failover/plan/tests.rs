@@ -97,7 +97,7 @@ impl Sight {
 }
 
 /// The promise of a handover in epoch 2, with all as members.
-fn handover(to: &str) -> Promise {
+pub fn handover(to: &str) -> Promise {
     let (after, members) = (Some(epoch(1)), Some(REGIONS.map(at).into_iter().collect()));
     Promise { epoch: epoch(2), region: at(to), planned: true, after, members, accepts_loss: false }
 }

@@ -52,7 +52,9 @@ pub async fn two_people_at_once_leave_one_primary() -> anyhow::Result<()> {
                     eprintln!("together: switchover {to} ended with {code:?}, {:?}", since(began));
                 }
                 let outcome = || format!("{one}: {}\n{other}: {}", said(&first), said(&second));
-                // Each may have stopped the other, and what they left is known a moment later.
+                let done = [&first, &second].iter().any(|output| output.status.success());
+                ensure!(done, "each has stopped the other\n{}", outcome());
+                // What the other one left is known a moment later.
                 eventually("a move that ends well", SOON, async || {
                     let again = run(last).await.map_err(|error| error.to_string())?;
                     if again.status.success() { Ok(()) } else { Err(said(&again)) }
