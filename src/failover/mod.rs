@@ -14,6 +14,7 @@ mod keeper;
 pub mod ledger;
 pub mod members;
 pub mod observe;
+mod pair;
 pub mod plan;
 mod region;
 pub mod rejoin;

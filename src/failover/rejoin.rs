@@ -3,31 +3,17 @@
 use super::{
     execute::Stopped,
     ledger::{self, Lost},
-    observe::{Cluster, Failure, Sight, order},
+    observe::{Cluster, Failure},
+    pair::{Pair, SOON, until},
 };
 use crate::{
     topology::{
         Role,
-        control::{Instance, Order, Outcome, Standby},
-        probe::Asker,
+        control::{Instance, Order, Outcome},
     },
     vocab::{Epoch, EpochStart, Op, Region},
 };
 use std::{collections::BTreeSet, time::Duration};
-
-/// Longest wait for an answer to an order that takes moments.
-const SOON: Duration = Duration::from_secs(10);
-/// Longest wait for the primary to see it stream once it follows, or was rewound.
-const COMES: Duration = Duration::from_secs(30);
-/// Who catches up for so long streams.
-const CATCHES_UP: Duration = Duration::from_secs(2);
-/// Longest wait for it to stream once it follows.
-const STREAMS: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Between two looks for another primary.
-const MOVED_EVERY: Duration = Duration::from_millis(500);
-/// Longest for a process that has just been started to hear from the primary.
-const HEARS: Duration = Duration::from_secs(5);
 
 /// How a region came back.
 #[derive(Debug)]
@@ -126,14 +112,6 @@ pub fn ended(epochs: &[EpochStart]) -> Vec<Epoch> {
     (1..newest).filter_map(Epoch::new).collect()
 }
 
-pub(super) async fn look(asker: &Asker, op: &Op) -> Result<Instance, String> {
-    match order(asker, Order::Look, SOON, op).await {
-        Ok(Outcome::Instance(instance)) => Ok(*instance),
-        Ok(other) => Err(format!("it answered {other:?}")),
-        Err(failure) => Err(failure.to_string()),
-    }
-}
-
 /// Brings `region` back as a replica of `primary`, from wherever a run before has left it.
 ///
 /// # Errors
@@ -146,81 +124,35 @@ pub async fn go_back(
     op: &Op,
     keeping: Keeping<'_, impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
 ) -> Result<Back, Stopped> {
-    let sight: Sight = cluster.observe(op).await;
-    let going = going_back(cluster, &sight, region, primary, agent_max, op, keeping);
-    unless_it_moves(cluster, &sight, region, primary, going).await
+    let pair = Pair::of(cluster, region, primary, agent_max, op).await?;
+    pair.unless_it_moves(going_back(&pair, keeping)).await
 }
 
-/// Does `work` on `region` with the primary for as long as it is one: with one of before it could not come
-/// to its end, or would have to be done again.
+/// The same, with a primary that may move meanwhile.
 ///
 /// # Errors
-/// Those of the work; [`Stopped::Refused`] once another region has begun an epoch.
-pub(super) async fn unless_it_moves<T>(
-    cluster: &Cluster,
-    sight: &Sight,
-    region: &Region,
-    primary: &Region,
-    work: impl Future<Output = Result<T, Stopped>>,
-) -> Result<T, Stopped> {
-    let moved = async || {
-        let reports = cluster.report(sight).await;
-        // What the region itself knows may be of a history that ended.
-        let others = reports.iter().filter(|(at, _)| at != region);
-        let told = others.flat_map(|(_, told)| told.iter().flat_map(|told| &told.epochs));
-        let newest = told.max_by_key(|start| start.epoch);
-        let other = newest.filter(|newest| newest.region != *primary)?;
-        Some(Stopped::Refused(format!(
-            "the primary has moved to {} meanwhile: run the same command again",
-            other.region
-        )))
-    };
-    let until_it_moves = async {
-        loop {
-            tokio::time::sleep(MOVED_EVERY).await;
-            if let Some(why) = moved().await {
-                return why;
-            }
-        }
-    };
-    let done = tokio::select! {
-        done = work => done?,
-        why = until_it_moves => return Err(why),
-    };
-    moved().await.map_or(Ok(done), Err)
-}
-
-async fn going_back(
-    cluster: &Cluster,
-    sight: &Sight,
-    region: &Region,
-    primary: &Region,
-    agent_max: Duration,
-    op: &Op,
+/// See [`Stopped`].
+pub(super) async fn going_back(
+    pair: &Pair<'_>,
     keeping: Keeping<'_, impl FnOnce(Epoch, &[Lost]) -> Result<(), Stopped>>,
 ) -> Result<Back, Stopped> {
-    let epochs = sight.epochs_of(primary);
-    let Some(asker) = cluster.asker(sight, region) else {
-        return Err(Stopped::Failed(format!("{region} is not one of the regions")));
-    };
+    let (region, primary) = (pair.region(), pair.primary());
+    let epochs = pair.sight.epochs_of(primary);
     (keeping.tell)("it is looked at, and started if it is down");
-    let Some(upstream) = cluster.asker(sight, primary) else {
-        return Err(Stopped::Failed(format!("{primary} is not one of the regions")));
-    };
-    let found = find(&asker, agent_max, op).await?;
+    let found = find(pair).await?;
     let mut stands = match &found {
         Found::Runs(instance) => {
-            same_database(instance, sight, region, primary)?;
+            same_database(instance, pair)?;
             standing(instance, primary, &epochs)
         }
         Found::HalfRewound | Found::Down(_) => Standing::Diverged,
     };
     if stands == Standing::Strayed {
         let follow = Order::Follow { region: primary.clone(), promise: None };
-        leave(&asker, &follow, SOON, op).await?;
+        pair.leave(&follow, SOON).await?;
         // Its log can have left the primary's in what no epoch tells: on a timeline of its own, it asks in
         // vain.
-        if !comes(&asker, &upstream, op).await {
+        if !pair.comes().await {
             (keeping.tell)("it asks for log in vain");
             stands = Standing::Diverged;
         }
@@ -234,7 +166,7 @@ async fn going_back(
             let unread = match &found {
                 Found::Runs(instance) => {
                     let astray = astray(&instance.epochs, &epochs);
-                    match all_lost(cluster, sight, &asker, primary, &astray, op).await {
+                    match all_lost(pair, &astray).await {
                         Ok(all) => {
                             let newest = astray.last().copied().unwrap_or(Epoch::FIRST);
                             (keeping.list)(newest, &all)?;
@@ -257,43 +189,37 @@ async fn going_back(
                     )));
                 }
             };
-            reaches(cluster, sight, region, primary, op).await?;
-            let remade = remade(&asker, &upstream, &epochs, agent_max, op, keeping.tell);
-            let (how, kept) = remade.await?;
+            pair.hears().await?;
+            let (how, kept) = remade(pair, &epochs, keeping.tell).await?;
             format!("{how}; what it had is kept in {kept}{unread}")
         }
     };
     (keeping.tell)("it streams");
-    streams(&asker, primary, op).await?;
+    pair.follows().await?;
     Ok(Back { told, lost })
 }
 
 /// Makes an instance one that follows the primary, of `epochs`: rewound, or copied anew. Gives how, and where
 /// its log is kept.
 async fn remade(
-    asker: &Asker,
-    upstream: &Asker,
+    pair: &Pair<'_>,
     epochs: &[EpochStart],
-    agent_max: Duration,
-    op: &Op,
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<(&'static str, String), Stopped> {
     tell("its Postgres stops, and a copy of its log is kept");
-    leave(asker, &Order::Stop, agent_max, op).await?;
-    let kept = match order(asker, Order::Keep, agent_max, op).await? {
+    pair.leave(&Order::Stop, pair.agent_max).await?;
+    let kept = match pair.order(Order::Keep).await? {
         Outcome::Kept { place } => place,
-        other => return Err(Stopped::Failed(format!("{} answered {other:?}", asker.region()))),
+        other => return Err(Stopped::Failed(format!("{} answered {other:?}", pair.region()))),
     };
-    let Err(why) = rewound(asker, upstream, epochs, agent_max, op, tell).await else {
+    let Err(why) = rewound(pair, epochs, tell).await else {
         return Ok(("rewound", kept));
     };
     tell("it cannot go back: it is copied anew");
-    let fresh = Order::Rebuild { region: upstream.region().clone() };
-    for what in [Order::Stop, fresh, Order::Start] {
-        order(asker, what, agent_max, op).await.map_err(|error| {
-            Stopped::Failed(format!("neither rewound ({why}) nor copied ({error})"))
-        })?;
-    }
+    let copied = pair.copy_anew().await;
+    copied.map_err(|error| {
+        Stopped::Failed(format!("neither rewound ({why}) nor copied ({error})"))
+    })?;
     Ok(("copied anew", kept))
 }
 
@@ -303,68 +229,33 @@ async fn remade(
 /// Why it is no replica of the primary, of `epochs`, all the same. `pg_rewind` takes two instances that were
 /// promoted from one timeline, each by itself, for one, and does nothing.
 async fn rewound(
-    asker: &Asker,
-    upstream: &Asker,
+    pair: &Pair<'_>,
     epochs: &[EpochStart],
-    agent_max: Duration,
-    op: &Op,
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<(), String> {
     let told = |failure: Failure| failure.to_string();
     tell("it goes back to where its epoch ended");
-    let back = Order::Rewind { region: upstream.region().clone() };
-    order(asker, back, agent_max, op).await.map_err(told)?;
+    let back = Order::Rewind { region: pair.primary().clone() };
+    pair.order(back).await.map_err(told)?;
     tell("it starts");
-    order(asker, Order::Start, agent_max, op).await.map_err(told)?;
-    if !comes(asker, upstream, op).await {
+    pair.order(Order::Start).await.map_err(told)?;
+    if !pair.comes().await {
         return Err("it asks for log in vain".to_owned());
     }
-    let foreign = is_foreign(&look(asker, op).await?.epochs, epochs);
+    let foreign = is_foreign(&pair.look().await?.epochs, epochs);
     if foreign { Err("it still has an epoch that was lost".to_owned()) } else { Ok(()) }
-}
-
-/// Waits until the primary sees the region stream. `false` when it does not in time.
-async fn comes(asker: &Asker, upstream: &Asker, op: &Op) -> bool {
-    let give_up = op.clock.monotonic() + COMES;
-    let mut catches_up_since = None;
-    loop {
-        let now = op.clock.monotonic();
-        let seen = look(upstream, op).await;
-        if seen.as_ref().is_ok_and(|found| receives(found, asker.region())) {
-            return true;
-        }
-        // Who asks for log that is gone seems to catch up for a moment.
-        let this = |one: &Standby| one.name == asker.region().as_str() && one.follows();
-        if seen.is_ok_and(|found| found.standbys.iter().any(this)) {
-            if now.saturating_duration_since(*catches_up_since.get_or_insert(now)) > CATCHES_UP {
-                return true;
-            }
-        } else {
-            catches_up_since = None;
-        }
-        if op.clock.monotonic() > give_up {
-            return false;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Whether a region streams from an instance, as that sees it.
-pub(super) fn receives(primary: &Instance, region: &Region) -> bool {
-    let this = |name: &str, state: &str| name == region.as_str() && state == "streaming";
-    primary.standbys.iter().any(|standby| this(&standby.name, &standby.state))
 }
 
 /// Finds out how a region's Postgres is, and starts one that was stopped by a run before, or by nobody.
 ///
 /// # Errors
 /// [`Stopped::Failed`] for one that runs and cannot be looked at, which must not be taken for down.
-async fn find(asker: &Asker, agent_max: Duration, op: &Op) -> Result<Found, Stopped> {
-    let why = match look(asker, op).await {
+async fn find(pair: &Pair<'_>) -> Result<Found, Stopped> {
+    let why = match pair.look().await {
         Ok(instance) => return Ok(Found::Runs(Box::new(instance))),
         Err(why) => why,
     };
-    match order(asker, Order::Start, agent_max, op).await {
+    match pair.order(Order::Start).await {
         Ok(_) => {}
         Err(Failure::Refused { .. }) => return Ok(Found::HalfRewound),
         Err(Failure::Failed { reason, .. }) => {
@@ -374,70 +265,17 @@ async fn find(asker: &Asker, agent_max: Duration, op: &Op) -> Result<Found, Stop
         Err(silent @ Failure::Silent { .. }) => return Err(silent.into()),
     }
     // Its process has to connect to it anew.
-    let give_up = op.clock.monotonic() + SOON;
-    loop {
-        match look(asker, op).await {
-            Ok(instance) => return Ok(Found::Runs(Box::new(instance))),
-            Err(_) if op.clock.monotonic() < give_up => tokio::time::sleep(LOOK_EVERY).await,
-            Err(_) => {
-                let region = asker.region();
-                let why = format!("{region}: its Postgres runs and cannot be looked at: {why}");
-                return Err(Stopped::Failed(why));
-            }
-        }
-    }
-}
-
-/// Refuses to stop a database that could not be given another's log then.
-async fn reaches(
-    cluster: &Cluster,
-    sight: &Sight,
-    region: &Region,
-    primary: &Region,
-    op: &Op,
-) -> Result<(), Stopped> {
-    let give_up = op.clock.monotonic() + HEARS;
-    loop {
-        let reports = cluster.report(sight).await;
-        let own = reports.iter().find(|(at, _)| at == region).map(|(_, told)| told);
-        let heard = match own {
-            Some(Ok(own)) => own.peers.get(primary).is_some_and(|peer| peer.reachable),
-            Some(Err(_)) | None => false,
-        };
-        if heard {
-            return Ok(());
-        }
-        if op.clock.monotonic() > give_up {
-            return Err(Stopped::Refused(format!(
-                "{region} does not hear from {primary}, whose log it needs: mend the link first"
-            )));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Gives an order that nobody carries out who takes himself for the primary. An old one that has just
-/// started may, until it has heard of the epoch after its own.
-async fn leave(asker: &Asker, what: &Order, patience: Duration, op: &Op) -> Result<(), Failure> {
-    let give_up = op.clock.monotonic() + SOON;
-    loop {
-        match order(asker, what.clone(), patience, op).await {
-            Err(Failure::Refused { .. }) if op.clock.monotonic() < give_up => {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            done => return done.map(drop),
-        }
-    }
+    let region = pair.region();
+    let looked = until(pair.op, SOON, || pair.look()).await;
+    looked.map(|instance| Found::Runs(Box::new(instance))).map_err(|_| {
+        Stopped::Failed(format!("{region}: its Postgres runs and cannot be looked at: {why}"))
+    })
 }
 
 /// Refuses to touch what is no copy of the primary's database, or cannot be told to be one.
-fn same_database(
-    own: &Instance,
-    sight: &Sight,
-    region: &Region,
-    primary: &Region,
-) -> Result<(), Stopped> {
-    let upstream = sight.regions.get(primary).map(|seen| seen.instance.as_ref());
+fn same_database(own: &Instance, pair: &Pair<'_>) -> Result<(), Stopped> {
+    let (region, primary) = (pair.region(), pair.primary());
+    let upstream = pair.sight.regions.get(primary).map(|seen| seen.instance.as_ref());
     match upstream {
         Some(Ok(upstream)) if upstream.system == own.system => Ok(()),
         Some(Ok(upstream)) => Err(Stopped::Refused(format!(
@@ -451,64 +289,19 @@ fn same_database(
 }
 
 /// What the region alone has of these epochs, in their order.
-async fn all_lost(
-    cluster: &Cluster,
-    sight: &Sight,
-    old: &Asker,
-    primary: &Region,
-    epochs: &[Epoch],
-    op: &Op,
-) -> Result<Vec<Lost>, Stopped> {
+async fn all_lost(pair: &Pair<'_>, epochs: &[Epoch]) -> Result<Vec<Lost>, Stopped> {
     let mut all = Vec::new();
     for epoch in epochs {
-        all.extend(lost_writes(cluster, sight, old, primary, *epoch, op).await?);
+        // The fence of one that has just been started ends its sessions, this one too; and a new
+        // primary can be without its lease for a moment.
+        let collect = || ledger::collect(&pair.own, &pair.upstream, *epoch, pair.op);
+        let lost = until(pair.op, SOON, collect).await.map_err(|error| {
+            let region = pair.region();
+            Stopped::Failed(format!("what {region} alone has cannot be listed: {error}"))
+        })?;
+        all.extend(lost);
     }
     Ok(all)
-}
-
-/// What the region committed in `epoch` and the primary has not got.
-async fn lost_writes(
-    cluster: &Cluster,
-    sight: &Sight,
-    old: &Asker,
-    primary: &Region,
-    epoch: Epoch,
-    op: &Op,
-) -> Result<Vec<Lost>, Stopped> {
-    let new = cluster.asker(sight, primary);
-    let new = new.ok_or_else(|| Stopped::Failed(format!("{primary} is not one of the regions")))?;
-    let give_up = op.clock.monotonic() + SOON;
-    loop {
-        match ledger::collect(old, &new, epoch, op).await {
-            Ok(found) => return Ok(found),
-            Err(error) if op.clock.monotonic() > give_up => {
-                let old = old.region();
-                let why = format!("what {old} alone has cannot be listed: {error}");
-                return Err(Stopped::Failed(why));
-            }
-            // The fence of one that has just been started ends its sessions, this one too; and a new
-            // primary can be without its lease for a moment.
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-pub(super) async fn streams(asker: &Asker, primary: &Region, op: &Op) -> Result<(), Stopped> {
-    let give_up = op.clock.monotonic() + STREAMS;
-    loop {
-        let last = match look(asker, op).await {
-            Ok(found) if found.receiving && found.follows.as_ref() == Some(primary) => {
-                return Ok(());
-            }
-            Ok(_) => "it does not stream".to_owned(),
-            Err(why) => why,
-        };
-        if op.clock.monotonic() > give_up {
-            let region = asker.region();
-            return Err(Stopped::Failed(format!("{region} not within {STREAMS:?}: {last}")));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 #[cfg(test)]
