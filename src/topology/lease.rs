@@ -46,6 +46,9 @@ pub struct Record {
     pub grant: Option<Grant>,
     /// Nothing is granted to epochs before this one, which is about to begin.
     pub promise: Option<Promise>,
+    /// When it was last asked for. `None` from a program that does not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_ms: Option<u64>,
     /// Promises that it has overtaken, one of each membership: their epochs may have begun unheard of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overtaken: Vec<Promise>,
@@ -333,8 +336,8 @@ pub fn judge_promise(
         let others = record.overtaken.iter().filter_map(|kept| kept.members.clone()).collect();
         Promised::Yes { left_ms, others }
     };
-    if matches!(answer, Promised::Yes { .. }) && record.promise.as_ref() != Some(wanted) {
-        record.promise = Some(wanted.clone());
+    if matches!(answer, Promised::Yes { .. }) {
+        (record.promise, record.asked_ms) = (Some(wanted.clone()), Some(now_ms));
         changed = true;
     }
     (answer, changed.then_some(record))

@@ -98,6 +98,7 @@ impl Topology {
             lag: None,
             lease: None,
             promise: None,
+            asked_ms: None,
             move_heard: None,
             majority_heard: false,
             missed_since: None,
@@ -321,13 +322,22 @@ impl Topology {
         missed
     }
 
-    fn publish_promise(&self, promise: Option<Promise>) {
+    /// What this region has promised, and when that was last asked for, by the clock of its Redis.
+    fn publish_promise(&self, promise: Option<Promise>, asked_ms: Option<u64>) {
         let now = self.now();
         self.inner.snapshot.send_if_modified(|snapshot| {
             let changed = snapshot.promise != promise;
-            snapshot.promise = promise;
-            snapshot.hear_of_a_move(now);
-            changed
+            // Another process was asked for it anew.
+            let again = snapshot.asked_ms != asked_ms;
+            snapshot.asked_ms = asked_ms;
+            match &promise {
+                Some(promise) if again => snapshot.promises(promise, now),
+                _ => {
+                    snapshot.promise = promise;
+                    snapshot.hear_of_a_move(now);
+                }
+            }
+            changed || again
         });
     }
 

@@ -31,7 +31,8 @@ impl Loop for NoteLoop {
     async fn tick(&mut self, op: &Op) -> Tick {
         match self.grantor.look(op).await {
             Ok((record, _)) => {
-                self.topology.publish_promise(record.and_then(|record| record.promise));
+                let record = record.unwrap_or_default();
+                self.topology.publish_promise(record.promise, record.asked_ms);
                 Tick::Worked(1)
             }
             // What was last read stands: a promise is never taken back, only overtaken.

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub lease: Option<Lease>,
     /// What this region has promised to a promotion, as last read in its Redis.
     pub promise: Option<Promise>,
+    /// When that was last asked for, in milliseconds of this region's Redis' own clock.
+    pub(super) asked_ms: Option<u64>,
     /// The newest promise that was heard of, and when: first, or when this process was last asked for it.
     pub move_heard: Option<(Promise, Instant)>,
     /// Has a majority of regions, this one counted, been heard of by this process, ever?

@@ -190,7 +190,7 @@ fn a_promise_of_an_epoch_to_come_tells_that_the_primary_moves() {
     assert!(moves());
     topology.publish_own(Some(own(Role::Primary, 5, &[(1, 0), (2, 5)], clock.monotonic())));
     assert!(!moves());
-    topology.publish_promise(Some(Promise { epoch: Epoch::new(3).unwrap(), ..promise }));
+    topology.publish_promise(Some(Promise { epoch: Epoch::new(3).unwrap(), ..promise }), None);
     assert!(moves());
 }
 
@@ -277,7 +277,7 @@ async fn what_a_replica_has_of_an_epoch_that_has_not_begun_is_not_told() {
         members: None,
         accepts_loss: false,
     };
-    topology.publish_promise(Some(promise));
+    topology.publish_promise(Some(promise), None);
     assert!(!topology.is_of_its_epoch(deadline).await, "an old look is none");
     topology.publish_own(Some(replica(6, false)));
     assert!(topology.is_of_its_epoch(deadline).await);
@@ -353,7 +353,13 @@ fn a_move_that_goes_on_is_one_again() {
     assert!(moves());
     clock.advance(Duration::from_secs(31));
     // Read again in Redis it is what it was.
-    topology.publish_promise(Some(promise.clone()));
+    topology.publish_promise(Some(promise.clone()), None);
+    assert!(!moves());
+    // Another process of this region was asked for it anew.
+    topology.publish_promise(Some(promise.clone()), Some(7));
+    assert!(moves());
+    clock.advance(Duration::from_secs(31));
+    topology.publish_promise(Some(promise.clone()), Some(7));
     assert!(!moves());
     topology.promises(&promise);
     assert!(moves());

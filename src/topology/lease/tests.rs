@@ -121,6 +121,9 @@ fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
     // Asked again, or once it has begun, for the same: the same.
     assert_eq!(promised(&after, 2, 1, knows(1)), yes(1_500));
     assert_eq!(promised(&after, 2, 1, knows(2)), yes(1_500));
+    // The region's other processes learn that it goes on.
+    let (_, again) = judge_promise(&after, &wanted, knows(1), 3_000);
+    assert_eq!(again.and_then(|again| again.asked_ms), Some(10_500));
     let to_another = Promised::Outranked { epoch: epoch(2), region: Some(region(1)) };
     assert_eq!(promised(&after, 2, 2, knows(1)), to_another);
     assert_eq!(promised(&after, 3, 2, knows(1)), yes(1_500));
