@@ -1,12 +1,14 @@
 //! A region's Redis, which has its promises and grants, dies in the middle of a move.
 
 use super::{
-    Shot, Told, Writing, command, equal, now, ready, refused_kindly, reigns, said, slots,
+    Shot, Told, Writing, command, equal, now, ready, refused_kindly, reigns, report, said, slots,
     told_the_truth,
 };
-use crate::harness::{self, AP, EU, REGIONS, SOON, US, eventually};
+use crate::harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually};
 use anyhow::{Context as _, ensure};
+use deadpool_redis::redis::{AsyncCommands as _, Client};
 use godwit::lab::{Spec, Target, Wan};
+use serde_json::Value;
 use std::time::Duration;
 
 const PACE: Duration = Duration::from_millis(100);
@@ -26,6 +28,26 @@ fn one_epoch_at_a_time(shots: &[Shot]) -> anyhow::Result<()> {
         ensure!(late.is_none(), "{late:?} after {newer:?}");
     }
     Ok(())
+}
+
+/// Demands that a Redis which has forgotten what its region promised is told again, for processes that are
+/// yet to start.
+async fn is_put_back(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    let promised = report(cluster, name).await.map_err(anyhow::Error::msg)?["promise"].clone();
+    ensure!(promised.is_object(), "{name} tells of no promise");
+    let place: Target = format!("{name}/redis").parse()?;
+    cluster.lab.kill(&place).await?;
+    cluster.lab.restart(&place).await?;
+    let client = Client::open(cluster.region(name).redis.as_str())?;
+    let mut redis = client.get_multiplexed_async_connection().await?;
+    eventually("the promise in Redis again", SOON, async || {
+        let note: Option<String> =
+            redis.get("gw:lease").await.map_err(|error| error.to_string())?;
+        let note = note.ok_or("no note")?;
+        let note: Value = serde_json::from_str(&note).map_err(|error| error.to_string())?;
+        if note["promise"] == promised { Ok(()) } else { Err(note.to_string()) }
+    })
+    .await
 }
 
 pub async fn one_that_restarts_in_the_middle_of_a_move_leaves_one_primary() -> anyhow::Result<()> {
@@ -58,6 +80,7 @@ pub async fn one_that_restarts_in_the_middle_of_a_move_leaves_one_primary() -> a
             let epoch = writing.so_far().iter().filter_map(|shot| shot.epoch).max();
             reigns(cluster, to, epoch.context("no epoch")?, &REGIONS).await.with_context(told)?;
         }
+        is_put_back(cluster, EU).await?;
         let collection = writing.collection.clone();
         let shots = writing.end().await;
         let failed = shots.iter().filter(|shot| !shot.acknowledged()).count();
