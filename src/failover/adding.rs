@@ -45,17 +45,25 @@ pub async fn bring_in(
     let pair = Pair::of(cluster, region, primary, agent_max, op).await?;
     let coming = async {
         welcome(&pair, epoch).await?;
+        // With its slot it can have received an epoch meanwhile, which is not to be taken for its own.
+        let pair = Pair::of(cluster, region, primary, agent_max, op).await?;
         let came = match going_back(&pair, keeping).await {
             Ok(back) => arrives(&pair, epoch).await.map(|()| back.told),
             Err(stopped) => Err(stopped),
         };
         let Err(Stopped::Failed(why)) = came else { return came };
         // A standby that was away for long has nothing of its own, and the primary has not kept what it
-        // lacks. What is no standby is left as it is found.
-        let seen = pair.sight.regions.get(region).and_then(|seen| seen.instance.as_ref().ok());
-        let copied = match seen.filter(|instance| instance.role == Role::Replica) {
-            Some(_) => copy_anew(&pair, epoch).await,
-            None => Err(Stopped::Failed("it was no standby".to_owned())),
+        // lacks. What is no standby of this database is left as it is found.
+        let seen = |at| pair.sight.regions.get(at).and_then(|seen| seen.instance.as_ref().ok());
+        let copied = match (seen(region), seen(primary)) {
+            (Some(own), Some(upstream))
+                if own.role == Role::Replica && own.system == upstream.system =>
+            {
+                copy_anew(&pair, epoch).await
+            }
+            _ => Err(Stopped::Failed(
+                "it was not seen to be a standby of the same database".to_owned(),
+            )),
         };
         copied.map(|()| "copied anew".to_owned()).map_err(|error| {
             Stopped::Failed(format!(

@@ -66,8 +66,8 @@ pub fn successor(sight: &Sight, after_ms: u64) -> Option<Region> {
 }
 
 impl FailoverConfig {
-    /// Whether no primary has been known for long enough, and nobody is about to give one: who moves
-    /// it by hand is not overtaken. Pure.
+    /// Whether no primary has been known for long enough, and nobody is about to give one: who has begun to
+    /// move it by hand is not overtaken. Pure.
     fn is_due(&self, missed: Duration, moving: bool) -> Result<(), &'static str> {
         if missed < Duration::from_millis(self.after_ms) {
             return Err("no primary is known; it may come back");
@@ -94,7 +94,13 @@ impl Loop for AutomaticLoop {
             None => return Tick::Waiting("no majority misses the primary".into()),
         }
         let how = Move::Promote { accept_data_loss: self.config.accept_data_loss };
-        let planner = |sight: &Sight| plan(sight, &self.region, how, self.config.durability);
+        let planner = |sight: &Sight| {
+            let next = successor(sight, self.config.after_ms);
+            if next.is_none_or(|next| next != self.region) {
+                return Err(vec!["another region is to take over, or none".to_owned()]);
+            }
+            plan(sight, &self.region, how, self.config.durability)
+        };
         let planned = match planner(&sight) {
             Ok(planned) => planned,
             Err(reasons) => return Tick::Waiting(reasons.join("; ").into()),

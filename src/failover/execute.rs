@@ -1,10 +1,10 @@
 //! Carries out a plan, step by step. Whoever runs it may be killed anywhere: what is done stays done,
 //! and the next run finds it so.
 
-mod again;
+mod contest;
 mod promise;
 
-use self::again::Turn;
+use self::contest::Turn;
 use super::{
     ledger::Lost,
     observe::{Cluster, Failure, Sight, order},
@@ -276,7 +276,10 @@ impl<'a> Run<'a> {
                     positions.push((region, lsn));
                 }
                 // Promised to another, it would go on past where the epoch begins.
-                Err(why @ Stopped::Refused(_)) => return Err(why),
+                Err(why @ Stopped::Refused(_)) => {
+                    self.turn = Turn::Either;
+                    return Err(why);
+                }
                 // It is then as one that could not be read, which the plan must have allowed for; as
                 // long as it can be, it may have more than the target.
                 Err(why)

@@ -97,8 +97,7 @@ pub(super) fn plan_change(
         return view.settled(how);
     }
     view.change_is_sound();
-    let mut promise = view.promise(how == Move::Switchover)?;
-    promise.accepts_loss = how == Move::Promote { accept_data_loss: true };
+    let promise = view.promise(how)?;
     let steps = match how {
         Move::Switchover if from == *target => {
             view.can_promise(&[target]);
@@ -323,13 +322,16 @@ impl View<'_> {
     }
 
     /// The promise that is under way for this target, or a new one.
-    fn promise(&mut self, planned: bool) -> Result<Promise, Vec<String>> {
+    fn promise(&mut self, how: Move) -> Result<Promise, Vec<String>> {
+        let planned = how == Move::Switchover;
+        let accepts_loss = how == Move::Promote { accept_data_loss: true };
         let (region, members) = (self.target.clone(), Some(self.members.clone()));
         let after = Some(self.ends);
         let same = |pending: &Promise| {
             // A promise without members is an older program's, which changes none.
             let told = pending.members.as_ref().unwrap_or(&self.counted);
-            pending.region == region && pending.planned == planned && *told == self.members
+            let asks = (pending.planned, pending.accepts_loss) == (planned, accepts_loss);
+            pending.region == region && asks && *told == self.members
         };
         match self.sight.pending() {
             // One that was promised to two moves at once can go on nowhere: a region that has promised it
@@ -341,7 +343,7 @@ impl View<'_> {
             Some(pending) if same(pending) => {
                 let epoch = pending.epoch;
                 self.notes.push(format!("goes on with the move to epoch {epoch}"));
-                return Ok(Promise { epoch, region, planned, after, members, accepts_loss: false });
+                return Ok(Promise { epoch, region, planned, after, members, accepts_loss });
             }
             Some(pending) => self.notes.push(format!(
                 "takes over from an unfinished move to {} in epoch {}",
@@ -352,7 +354,7 @@ impl View<'_> {
         let Some(epoch) = self.sight.next_epoch() else {
             return Err(vec!["there are no more epochs".to_owned()]);
         };
-        Ok(Promise { epoch, region, planned, after, members, accepts_loss: false })
+        Ok(Promise { epoch, region, planned, after, members, accepts_loss })
     }
 
     /// Standbys that are told to follow, the target aside.

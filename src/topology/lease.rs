@@ -78,15 +78,17 @@ impl Promise {
         !self.accepts_loss && self.after.is_some_and(|after| after < epoch) && epoch < self.epoch
     }
 
-    /// Whether the two are of one move. What either does not tell, by an older program, is no
-    /// difference.
+    /// Whether the two are of one move, which was asked for with the same words: what was planned without
+    /// a loss must not be carried out with one. Members that either does not tell, by an older program,
+    /// are no difference.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
         let members = match (&self.members, &other.members) {
             (Some(own), Some(others)) => own == others,
             _ => true,
         };
-        (self.epoch, &self.region) == (other.epoch, &other.region) && members
+        let asks = |of: &Self| (of.epoch, of.region.clone(), of.planned, of.accepts_loss);
+        asks(self) == asks(other) && members
     }
 }
 

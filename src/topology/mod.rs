@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod watcher;
 
 pub use report::{Role, TopologyReport};
+use snapshot::AskedAt;
 pub use snapshot::{Lag, Lease, Own, Peer, PrimaryAt, Quarantine, Snapshot};
 
 use crate::{
@@ -322,22 +323,21 @@ impl Topology {
         missed
     }
 
-    /// What this region has promised, and when that was last asked for, by the clock of its Redis.
-    fn publish_promise(&self, promise: Option<Promise>, asked_ms: Option<u64>) {
+    /// What this region has promised, and when that was last asked for.
+    fn publish_promise(&self, promise: Option<Promise>, asked: Option<AskedAt>) {
         let now = self.now();
         self.inner.snapshot.send_if_modified(|snapshot| {
             let changed = snapshot.promise != promise;
             // Another process was asked for it anew.
-            let again = snapshot.asked_ms != asked_ms;
-            snapshot.asked_ms = asked_ms;
-            match &promise {
-                Some(promise) if again => snapshot.promises(promise, now),
-                _ => {
-                    snapshot.promise = promise;
-                    snapshot.hear_of_a_move(now);
-                }
+            let again = asked.filter(|asked| snapshot.asked_ms != Some(asked.at_ms));
+            if let (Some(promise), Some(asked)) = (&promise, again) {
+                snapshot.asked_ms = Some(asked.at_ms);
+                snapshot.promises(promise, now.checked_sub(asked.ago).unwrap_or(now));
+            } else {
+                snapshot.promise = promise;
+                snapshot.hear_of_a_move(now);
             }
-            changed || again
+            changed || again.is_some()
         });
     }
 

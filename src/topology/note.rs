@@ -1,6 +1,6 @@
 //! What this region's Redis has of the lease, for every process of the region: one loop that reads it.
 
-use super::{Topology, lease::Grantor};
+use super::{Topology, lease::Grantor, snapshot::AskedAt};
 use crate::{
     loops::{Loop, Schedule, Tick},
     vocab::Op,
@@ -30,9 +30,13 @@ impl Loop for NoteLoop {
 
     async fn tick(&mut self, op: &Op) -> Tick {
         match self.grantor.look(op).await {
-            Ok((record, _)) => {
+            Ok((record, now_ms)) => {
                 let record = record.unwrap_or_default();
-                self.topology.publish_promise(record.promise, record.asked_ms);
+                let asked = record.asked_ms.map(|at_ms| AskedAt {
+                    at_ms,
+                    ago: Duration::from_millis(now_ms.saturating_sub(at_ms)),
+                });
+                self.topology.publish_promise(record.promise, asked);
                 Tick::Worked(1)
             }
             // What was last read stands: a promise is never taken back, only overtaken.

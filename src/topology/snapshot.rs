@@ -15,6 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// When a region's promise was last asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AskedAt {
+    /// In milliseconds of that region's Redis' own clock.
+    pub at_ms: u64,
+    pub ago: Duration,
+}
+
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub region: Region,
@@ -312,10 +320,11 @@ impl Snapshot {
         self.readable().filter(|own| !own.unbegun && !self.hands_over(now))
     }
 
-    /// Notes a promise that this region has just given, for the first time or again.
+    /// Notes a promise that this region has given, for the first time or again.
     pub(super) fn promises(&mut self, promise: &Promise, now: Instant) {
         self.promise = Some(promise.clone());
-        if self.move_heard.as_ref().is_none_or(|(heard, _)| heard.epoch <= promise.epoch) {
+        let later = |(heard, at): &(Promise, Instant)| (heard.epoch, *at) > (promise.epoch, now);
+        if !self.move_heard.as_ref().is_some_and(later) {
             self.move_heard = Some((promise.clone(), now));
         }
     }

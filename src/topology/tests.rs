@@ -356,11 +356,15 @@ fn a_move_that_goes_on_is_one_again() {
     topology.publish_promise(Some(promise.clone()), None);
     assert!(!moves());
     // Another process of this region was asked for it anew.
-    topology.publish_promise(Some(promise.clone()), Some(7));
+    let asked = |at_ms, ago| Some(AskedAt { at_ms, ago: Duration::from_secs(ago) });
+    topology.publish_promise(Some(promise.clone()), asked(7, 1));
     assert!(moves());
     clock.advance(Duration::from_secs(31));
-    topology.publish_promise(Some(promise.clone()), Some(7));
-    assert!(!moves());
+    // Seen again, also after a Redis that had forgotten it, or noticed long after, it is none.
+    for told in [asked(7, 32), None, asked(7, 32), asked(9, 31)] {
+        topology.publish_promise(Some(promise.clone()), told);
+        assert!(!moves());
+    }
     topology.promises(&promise);
     assert!(moves());
 }

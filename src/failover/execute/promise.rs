@@ -1,6 +1,6 @@
 //! What a move is promised before anything else: that no earlier epoch is granted anything any more.
 
-use super::{Run, Stopped, again::Turn};
+use super::{Run, Stopped, contest::Turn};
 use crate::{
     failover::plan::{Plan, Step, list},
     topology::{
@@ -117,7 +117,7 @@ impl Run<'_> {
             let round = Round::of(self.plan, self.ask_for_promises().await)?;
             let Round { promised, left_ms, why, quiet, others, met } = round;
             if let Some((by, region)) = met {
-                self.turn = Turn::of(&wanted.region, &by);
+                self.turn = Turn::of(&wanted.region, &by, &self.plan.from);
                 let why = outranked(self.plan, &region, wanted.epoch, Some(&by));
                 return Err(Stopped::Refused(why));
             }

@@ -110,7 +110,7 @@ fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
     let wanted = Promise {
         epoch: epoch(2),
         region: region(1),
-        planned: true,
+        planned: false,
         after: None,
         members: None,
         accepts_loss: false,
@@ -124,6 +124,13 @@ fn a_promise_ends_the_epochs_before_it_and_tells_what_they_were_granted() {
     // The region's other processes learn that it goes on.
     let (_, again) = judge_promise(&after, &wanted, knows(1), 3_000);
     assert_eq!(again.and_then(|again| again.asked_ms), Some(10_500));
+    // One that gives up more, or less, is another move.
+    for asks in
+        [Promise { planned: true, ..wanted.clone() }, Promise { accepts_loss: true, ..wanted }]
+    {
+        let (answer, _) = judge_promise(&after, &asks, knows(1), 3_000);
+        assert!(matches!(answer, Promised::Outranked { .. }), "{asks:?}");
+    }
     let to_another = Promised::Outranked { epoch: epoch(2), region: Some(region(1)) };
     assert_eq!(promised(&after, 2, 2, knows(1)), to_another);
     assert_eq!(promised(&after, 3, 2, knows(1)), yes(1_500));

@@ -322,7 +322,7 @@ pub async fn two_changes_at_once_leave_one_membership() -> anyhow::Result<()> {
         );
         let (add_ap, add_eu) =
             (&["region", "add", AP, "--yes"][..], &["region", "add", EU, "--yes"][..]);
-        // Whoever was stopped by the other is to run his again.
+        // Whoever was stopped by the other is to run theirs again.
         for (one, other, members) in [
             (remove_ap, remove_ap, &[US, EU][..]),
             (add_ap, add_ap, &REGIONS[..]),
@@ -337,6 +337,7 @@ pub async fn two_changes_at_once_leave_one_membership() -> anyhow::Result<()> {
             let told = || format!("{one:?}: {}\n{other:?}: {}", said(&first), said(&second));
             let codes = [&first, &second].map(|output| output.status.code());
             ensure!(codes.iter().all(|code| matches!(code, Some(0 | 1 | 3))), "{}", told());
+            ensure!(codes.contains(&Some(0)), "each has stopped the other: {}", told());
             eprintln!("at once: {one:?} {:?}, {other:?} {:?}", codes[0], codes[1]);
             for again in [one, other] {
                 eventually("a change that ends well", SOON, async || {
