@@ -32,6 +32,7 @@ use crate::{
     vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng},
 };
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 
 /// A process, built and bound.
@@ -181,7 +182,7 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
             Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
         renew(app, peer.clone(), Granting::Peer(asker));
         let (app, peer) = (Arc::clone(app), peer.clone());
-        let heard: Arc<dyn Heard> = Arc::new(BreakerEar(Arc::clone(&app)));
+        let heard: Arc<dyn Heard> = Arc::new(HopEar(Arc::clone(&app)));
         let (schedule, again) = (WatcherLoop::schedule(&config.topology), Activator::new());
         app.loops.clone().start(schedule, again.clone(), move || {
             let (topology, heard) = (app.topology.clone(), Arc::clone(&heard));
@@ -238,14 +239,19 @@ fn renew(app: &Arc<App>, grants: Region, granting: Granting) {
     });
 }
 
-/// An answered probe lets requests through an open breaker again.
-struct BreakerEar(Arc<App>);
+/// An answered probe lets requests through an open breaker again; and who is to be the next primary is
+/// connected to.
+struct HopEar(Arc<App>);
 
-impl Heard for BreakerEar {
+impl Heard for HopEar {
     fn heard(&self, peer: &Region, answered: bool) {
         if answered {
             self.0.forwarder.probe_answered(peer, self.0.clock.monotonic());
         }
+    }
+
+    fn is_next<'a>(&'a self, peer: &'a Region) -> BoxFuture<'a, ()> {
+        Box::pin(self.0.forwarder.prepare(peer))
     }
 }
 

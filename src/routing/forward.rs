@@ -13,11 +13,11 @@ use super::{
 use crate::{
     config::{BreakerConfig, Config},
     telemetry::metrics::{ForwardOutcome, Metrics, PeerMetrics},
-    topology::probe::{ProbeError, peer_client},
+    topology::probe::{self, ProbeError, peer_client},
     vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, rng},
 };
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, future::join_all, stream};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -30,6 +30,9 @@ use std::{
 /// Connections kept to each peer. One would put all forwarded requests of a region on one thread
 /// of the primary, because a listener gives a connection to one worker.
 const CONNECTIONS: usize = 4;
+
+/// Longest wait for one to be opened before it is needed.
+const PREPARE: Duration = Duration::from_secs(1);
 
 /// Answers up to this long are read whole before they are passed on, so that an answer that breaks
 /// off can be asked for again; longer ones are streamed.
@@ -251,6 +254,16 @@ impl Forwarder {
         if let Some(peer) = self.peers.get(region) {
             peer.breaker.probe_answered(now);
         }
+    }
+
+    /// Opens the connections to a peer that is about to take the writes, which would else wait for that:
+    /// a round trip, or two with TLS.
+    pub async fn prepare(&self, region: &Region) {
+        let Some(peer) = self.peers.get(region) else { return };
+        let clients = peer.clients();
+        let opened = clients.iter().map(|client| probe::ask(client, &peer.base, PREPARE));
+        // What cannot be opened now is opened when it is needed.
+        join_all(opened).await;
     }
 
     #[must_use]

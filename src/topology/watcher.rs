@@ -4,8 +4,9 @@ use super::{PrimaryAt, Topology, probe, snapshot::Peer};
 use crate::{
     config::{Config, TopologyConfig},
     loops::{Activator, Loop, Schedule, Tick},
-    vocab::{Op, Region, causes},
+    vocab::{Epoch, Op, Region, causes},
 };
+use futures_util::future::BoxFuture;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +18,8 @@ const WHILE_MOVING: Duration = Duration::from_millis(25);
 /// Told of every probe, so that what depends on a peer being there need not ask itself.
 pub trait Heard: Send + Sync + 'static {
     fn heard(&self, peer: &Region, answered: bool);
+    /// This peer, which answers, is about to take the writes. It is asked again only afterwards.
+    fn is_next<'a>(&'a self, peer: &'a Region) -> BoxFuture<'a, ()>;
 }
 
 pub struct WatcherLoop {
@@ -28,6 +31,8 @@ pub struct WatcherLoop {
     heard: Arc<dyn Heard>,
     again: Activator,
     known: Peer,
+    /// The epoch of the last move to this peer that was told of.
+    told: Option<Epoch>,
 }
 
 impl WatcherLoop {
@@ -50,6 +55,7 @@ impl WatcherLoop {
             heard,
             again,
             known: Peer::default(),
+            told: None,
         }
     }
 
@@ -86,6 +92,11 @@ impl Loop for WatcherLoop {
         };
         self.topology.publish_peer(&self.peer, self.known.clone());
         self.heard.heard(&self.peer, answered);
+        let next = self.moves_here(op.clock.monotonic()).filter(|_| answered);
+        if next.is_some() && next != self.told {
+            self.told = next;
+            self.heard.is_next(&self.peer).await;
+        }
         // Writes are held for the next primary: it is looked at again at once.
         if answered && self.is_awaited(op.clock.monotonic()) {
             tokio::time::sleep(WHILE_MOVING).await;
@@ -104,6 +115,14 @@ impl WatcherLoop {
                 let to = snapshot.move_heard.as_ref().map(|(promise, _)| &promise.region);
                 to == Some(&self.peer) && snapshot.awaits_a_primary(now)
             })
+    }
+
+    /// The epoch that is about to begin at this peer.
+    fn moves_here(&self, now: Instant) -> Option<Epoch> {
+        self.topology.look(|snapshot| {
+            let promise = snapshot.moving().filter(|promise| promise.region == self.peer)?;
+            snapshot.awaits_a_primary(now).then_some(promise.epoch)
+        })
     }
 
     /// Keeps what was last heard, and when: it ages by itself.

@@ -368,3 +368,20 @@ async fn a_process_that_is_about_to_end_is_left_for_whoever_takes_its_place() {
     let answer = sent.outcome.expect("an answer");
     assert_eq!((answer.status, sent.requests), (200, 2));
 }
+
+#[tokio::test]
+async fn who_is_next_is_connected_to_by_all_that_will_ask_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (forwarder, us) = forwarder(listener.local_addr().unwrap().port());
+    let accepted = async {
+        let mut kept = Vec::new();
+        // None is closed, so that none is opened twice.
+        while kept.len() < CONNECTIONS {
+            kept.push(listener.accept().await.unwrap());
+        }
+    };
+    tokio::select! {
+        () = accepted => {}
+        () = forwarder.prepare(&us) => panic!("not all were opened"),
+    }
+}
