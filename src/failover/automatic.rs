@@ -88,18 +88,13 @@ impl Loop for AutomaticLoop {
             return Tick::Waiting(why.into());
         }
         let sight = self.cluster.observe(op).await;
-        match successor(&sight, self.config.after_ms) {
-            Some(region) if region == self.region => {}
-            Some(region) => return Tick::Waiting(format!("{region} is to take over").into()),
-            None => return Tick::Waiting("no majority misses the primary".into()),
-        }
         let how = Move::Promote { accept_data_loss: self.config.accept_data_loss };
-        let planner = |sight: &Sight| {
-            let next = successor(sight, self.config.after_ms);
-            if next.is_none_or(|next| next != self.region) {
-                return Err(vec!["another region is to take over, or none".to_owned()]);
+        let planner = |sight: &Sight| match successor(sight, self.config.after_ms) {
+            Some(region) if region == self.region => {
+                plan(sight, &self.region, how, self.config.durability)
             }
-            plan(sight, &self.region, how, self.config.durability)
+            Some(region) => Err(vec![format!("{region} is to take over")]),
+            None => Err(vec!["no majority misses the primary".to_owned()]),
         };
         let planned = match planner(&sight) {
             Ok(planned) => planned,

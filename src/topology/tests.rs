@@ -367,4 +367,7 @@ fn a_move_that_goes_on_is_one_again() {
     }
     topology.promises(&promise);
     assert!(moves());
+    // What the note says of an earlier time takes nothing back of what this process was asked since.
+    topology.publish_promise(Some(promise), asked(11, 40));
+    assert!(moves());
 }
