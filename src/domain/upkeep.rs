@@ -5,7 +5,7 @@ use crate::{
     loops::{Loop, Schedule, Tick},
     storage::{
         CommitError, Global, StorageError, WriteTx,
-        global::{items::purge_tombstones, journal, lost},
+        global::{items::purge_tombstones, journal, lost, sessions},
     },
     vocab::{Epoch, Op},
 };
@@ -15,10 +15,13 @@ use std::{sync::Arc, time::Duration};
 /// Rows forgotten in one statement; small, so that no write waits long behind it.
 const ROWS_MAX: i64 = 1_000;
 
+/// How long a session's row stays after it has expired. An address is familiar for as long.
+const SESSIONS_KEPT: Days = Days::days(30);
+
 /// The epoch in which this region is the primary now; `None` when it is not.
 pub type PrimaryIn = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
 
-/// Forgets old journal records, tombstones and lost writes. Runs everywhere, works only where the primary is: on
+/// Forgets old journal records, tombstones, lost writes and sessions. Runs everywhere, works only where the primary is: on
 /// one that came back after a failover the journal is the list of what was lost.
 pub struct UpkeepLoop {
     pub global: Global,
@@ -46,7 +49,8 @@ impl UpkeepLoop {
             let mut tx = WriteTx::open(&self.global, epoch, op).await?;
             let some = journal::purge(&mut tx, writes, losses, ROWS_MAX).await?
                 + lost::purge(&mut tx, losses, ROWS_MAX).await?
-                + purge_tombstones(&mut tx, deletions, ROWS_MAX).await?;
+                + purge_tombstones(&mut tx, deletions, ROWS_MAX).await?
+                + sessions::purge(&mut tx, now - SESSIONS_KEPT, ROWS_MAX).await?;
             if some > 0 {
                 // Whether it happened or not: the next pass looks again.
                 tx.commit().await.map_err(|error| match error {

@@ -2,8 +2,8 @@
 //!
 //! A tenant that has an administrator keeps one: the last who is not suspended cannot be suspended,
 //! deleted or made less, except by an operator, who can make another. Nobody gives, or takes over, what
-//! goes beyond their own scopes. Signing in, and the sessions that end with a suspension or a new
-//! password, are to build on this.
+//! goes beyond their own scopes. A user's sessions end with a suspension, a deletion and a new password, in
+//! the same transaction.
 
 use super::{
     items::precondition::Match,
@@ -12,9 +12,12 @@ use super::{
 use crate::{
     storage::{
         Constraint, StorageError, TenantScope, WriteTx,
-        global::users::{self, UserChange, UserRow},
+        global::{
+            sessions,
+            users::{self, UserChange, UserRow},
+        },
     },
-    vocab::{Malformed, Op, Role, Scope, Scopes, UserId},
+    vocab::{Malformed, Op, Role, Scope, Scopes, SessionId, UserId},
 };
 
 pub use crate::storage::global::users::NewUser as Draft;
@@ -42,6 +45,8 @@ pub enum Right {
     Operator,
     /// An administrator of the tenant, with these scopes.
     Administrator(Scopes),
+    /// The user. Of their role they change nothing.
+    Oneself,
 }
 
 impl Right {
@@ -49,7 +54,7 @@ impl Right {
     /// they set.
     fn covers(self, role: Role) -> Result<(), Refused> {
         let lacks = |scope: &Scope| match self {
-            Self::Operator => false,
+            Self::Operator | Self::Oneself => false,
             Self::Administrator(scopes) => !scopes.contains(*scope),
         };
         role.scopes().iter().find(lacks).map_or(Ok(()), |scope| Err(Refused::Beyond(scope)))
@@ -116,10 +121,15 @@ pub async fn change(
         subject.right.covers(current.role)?;
     }
     let next = current.version + 1;
-    users::update(tx, subject.scope, subject.id, next, change, op.now()).await.map_err(told)
+    let changed = users::update(tx, subject.scope, subject.id, next, change, op.now()).await;
+    let changed = changed.map_err(told)?;
+    if changed.role != current.role {
+        sessions::have_changed(tx, subject.id, op.now()).await?;
+    }
+    Ok(changed)
 }
 
-/// Gives a user another password. Their sessions, once there are any, end with it.
+/// Gives a user another password. Their sessions end with it, but the one that is `kept`.
 ///
 /// # Errors
 /// [`Refused`] when there is no such user, they are in another version, or it goes beyond the caller's
@@ -128,13 +138,46 @@ pub async fn set_password(
     tx: &mut WriteTx,
     subject: Subject<'_>,
     hash: &str,
+    kept: Option<SessionId>,
     op: &Op,
 ) -> Result<UserRow, WorkError> {
     let (current, _) = lock(tx, subject, false).await?;
     subject.right.covers(current.role)?;
-    let next = current.version + 1;
-    let done = users::set_password(tx, subject.scope, subject.id, next, hash, op.now()).await;
-    done.map_err(told)
+    let (next, now) = (current.version + 1, op.now());
+    let done = users::set_password(tx, subject.scope, subject.id, next, hash, now).await;
+    let done = done.map_err(told)?;
+    sessions::end_all(tx, subject.scope, subject.id, kept, now).await?;
+    Ok(done)
+}
+
+/// Ends a user's sessions but the one that is `kept`, on every device and in every region. Returns how many
+/// were known.
+///
+/// # Errors
+/// [`Refused::NotFound`].
+pub async fn end_sessions(
+    tx: &mut WriteTx,
+    subject: Subject<'_>,
+    kept: Option<SessionId>,
+    op: &Op,
+) -> Result<u64, WorkError> {
+    lock(tx, subject, false).await?;
+    Ok(sessions::end_all(tx, subject.scope, subject.id, kept, op.now()).await?)
+}
+
+/// Ends one session of a user.
+///
+/// # Errors
+/// [`Refused::NotFound`] when there is none, or it is over.
+pub async fn end_session(
+    tx: &mut WriteTx,
+    subject: Subject<'_>,
+    id: SessionId,
+    op: &Op,
+) -> Result<(), WorkError> {
+    lock(tx, subject, false).await?;
+    let ended = sessions::end(tx, subject.scope, subject.id, id, op.now()).await?;
+    if ended { Ok(()) } else { Err(Refused::NotFound.into()) }
 }
 
 /// Keeps a user out until they are resumed. Suspending them twice is suspending them once.
@@ -154,7 +197,9 @@ pub async fn suspend(
     keeps_an_admin(subject, &current, others)?;
     let (next, now) = (current.version + 1, op.now());
     let done = users::set_suspended(tx, subject.scope, subject.id, next, Some(now), now).await;
-    done.map_err(told)
+    let done = done.map_err(told)?;
+    sessions::end_all(tx, subject.scope, subject.id, None, now).await?;
+    Ok(done)
 }
 
 /// Ends a suspension. Of who is not suspended it changes nothing.
@@ -182,11 +227,11 @@ pub async fn delete(tx: &mut WriteTx, subject: Subject<'_>, op: &Op) -> Result<U
     let (current, others) = lock(tx, subject, true).await?;
     keeps_an_admin(subject, &current, others)?;
     let next = current.version + 1;
-    if users::delete(tx, subject.scope, subject.id, next, op.now()).await? {
-        Ok(current)
-    } else {
-        Err(Refused::NotFound.into())
+    if !users::delete(tx, subject.scope, subject.id, next, op.now()).await? {
+        return Err(Refused::NotFound.into());
     }
+    sessions::end_all(tx, subject.scope, subject.id, None, op.now()).await?;
+    Ok(current)
 }
 
 /// The user as they are, locked until the transaction ends, if in a version that the caller knows; and

@@ -74,6 +74,10 @@ id!(
     UserId
 );
 id!(
+    /// A session of a user; not its token.
+    SessionId
+);
+id!(
     /// An item, unique within its tenant and collection.
     ItemId
 );

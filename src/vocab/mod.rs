@@ -30,6 +30,7 @@ pub mod region;
 pub mod rng;
 pub mod role;
 pub mod scope;
+pub mod token_hash;
 
 pub use actor::Actor;
 pub use bookmark::{Bookmark, EpochHistory, EpochStart, Standing};
@@ -40,7 +41,7 @@ pub use email::Email;
 pub use epoch::Epoch;
 pub use etag::Etag;
 pub use idempotency::IdempotencyKey;
-pub use ids::{ApiKeyId, ItemId, OpId, TenantId, UserId};
+pub use ids::{ApiKeyId, ItemId, OpId, SessionId, TenantId, UserId};
 pub use lsn::Lsn;
 pub use members::{Members, Quorum};
 pub use op::{Op, OpKind};
@@ -48,6 +49,7 @@ pub use region::Region;
 pub use rng::{Rng, SharedRng, SystemRng};
 pub use role::Role;
 pub use scope::{Scope, Scopes};
+pub use token_hash::TokenHash;
 
 /// A text that is not a value of the type it was parsed as. Says what would be, never echoes input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -142,7 +142,8 @@ impl Operator {
         let (hash, shown) = self.hash(password, &[&email, &name, named.tenant]).await?;
         let mut tx = WriteTx::open(&self.global, self.epoch, &self.op).await?;
         let subject = Subject { scope: &scope, id, matches: None, right: Right::Operator };
-        let row = people::set_password(&mut tx, subject, &hash, &self.op).await.map_err(told)?;
+        let row =
+            people::set_password(&mut tx, subject, &hash, None, &self.op).await.map_err(told)?;
         self.record(&mut tx, &scope, &format!("user set-password {id}")).await?;
         tx.commit().await?;
         Ok((row, shown))

@@ -117,7 +117,7 @@ fn nobody_gives_or_takes_over_more_than_they_have() {
         let address = "mine@example.com".parse().unwrap();
         for (id, may) in [(editor, false), (guest, true)] {
             let subject = users.subject(id, narrow());
-            let set = users.act(async |tx| set_password(tx, subject, HASH, op).await).await;
+            let set = users.act(async |tx| set_password(tx, subject, HASH, None, op).await).await;
             assert_eq!(is_beyond(&set), !may);
             let to = UserChange { email: Some(&address), ..UserChange::default() };
             let moved = users.act(async |tx| change(tx, subject, &to, op).await).await;

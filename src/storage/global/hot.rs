@@ -1,4 +1,4 @@
-//! The hottest reads, an item by id and a credential by hash or id, on one connection per worker.
+//! The hottest reads, an item by id, a key by hash or id and a session, on one connection per worker.
 //!
 //! A pool lends a connection to one request at a time; here the requests of one worker share one:
 //! keys in a pipeline, items that are asked for at the same time in one statement ([`gather`]). What
@@ -13,12 +13,16 @@ use super::{
     LOCK_MS_MAX, NO_EPOCH, Read,
     api_keys::{self, KeyRow},
     items::ItemRow,
+    sessions::{self, Entry},
     stored_epoch,
 };
 use crate::{
     config::DatabaseConfig,
     storage::{StorageError, TenantScope, tls},
-    vocab::{ApiKeyId, Bookmark, Clock as _, Collection, ItemId, Lsn, Op, SystemClock},
+    vocab::{
+        ApiKeyId, Bookmark, Clock as _, Collection, ItemId, Lsn, Op, Role, SessionId, SystemClock,
+        TenantId, TokenHash, UserId,
+    },
 };
 use futures_util::FutureExt as _;
 use gather::{Asks, Gatherer};
@@ -38,6 +42,40 @@ const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k
      k.scopes, k.created_at, k.expires_at, k.revoked_at \
      FROM cluster_position AS p \
      LEFT JOIN (api_key AS k JOIN tenant AS t ON t.id = k.tenant_id) ON ";
+
+/// A session by its token's hash.
+const SESSION: &str = "SELECT p.epoch, p.lsn::text, s.id, s.tenant_id, s.user_id, u.role, s.generation, \
+     s.created_at, s.expires_at, s.seen_at, s.ended_at IS NOT NULL OR u.deleted_at IS NOT NULL \
+         OR u.suspended_at IS NOT NULL \
+     FROM cluster_position AS p \
+     LEFT JOIN (user_session AS s JOIN tenant_user AS u ON u.id = s.user_id) ON s.token_hash = $1";
+
+/// A user, and their session with an id.
+const VOUCHED: &str = "SELECT u.tenant_id, u.role, u.generation, \
+     u.deleted_at IS NOT NULL OR u.suspended_at IS NOT NULL, s.ended_at IS NOT NULL, s.id \
+     FROM (SELECT) AS one \
+     LEFT JOIN tenant_user AS u ON u.id = $2 \
+     LEFT JOIN user_session AS s ON s.id = $1 AND s.user_id = u.id";
+
+/// A user as a session that another region vouches for needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vouched {
+    pub tenant: TenantId,
+    pub role: Role,
+    pub generation: i64,
+    /// Suspended or deleted.
+    pub barred: bool,
+    /// Whether the session has been ended; `None` while it has no row.
+    pub ended: Option<bool>,
+}
+
+impl Vouched {
+    /// The rows that the user may reach, once the session has been judged.
+    #[must_use]
+    pub const fn scope(&self) -> TenantScope {
+        TenantScope::new(self.tenant)
+    }
+}
 
 /// Plans are made once, for any number of asks, and never by the size of a table that was small or
 /// unknown when they were made: each row is found by its index. Costs so raised would call for JIT.
@@ -77,6 +115,8 @@ struct Live {
     items: Asks,
     key_by_hash: Statement,
     key_by_id: Statement,
+    session: Statement,
+    vouched: Statement,
 }
 
 #[derive(Default)]
@@ -187,6 +227,35 @@ impl HotReads {
         key(&self.row(ask, op).await?)
     }
 
+    /// What the directory says of a token.
+    ///
+    /// # Errors
+    /// As [`HotReads::item`].
+    pub async fn session(&self, token: &TokenHash, op: &Op) -> Result<Read<Entry>, StorageError> {
+        let ask = |live: Arc<Live>| async move {
+            let token = token.as_bytes().as_slice();
+            live.client.query_opt(&live.session, &[&token]).await?.ok_or(NO_EPOCH)
+        };
+        session(&self.row(ask, op).await?)
+    }
+
+    /// A user and one of their sessions, for which a region vouches. `None`: no such user.
+    ///
+    /// # Errors
+    /// As [`HotReads::item`].
+    pub async fn vouched(
+        &self,
+        id: SessionId,
+        user: UserId,
+        op: &Op,
+    ) -> Result<Option<Vouched>, StorageError> {
+        let ask = |live: Arc<Live>| async move {
+            let (id, user) = (id.as_uuid(), user.as_uuid());
+            live.client.query_opt(&live.vouched, &[&id, &user]).await?.ok_or(NO_EPOCH)
+        };
+        vouched(&self.row(ask, op).await?)
+    }
+
     /// The row that `ask` gets. Tried once more when replay cancelled it, or when the connection
     /// turned out to be dead: a read does no harm twice.
     async fn row<F>(&self, ask: impl Fn(Arc<Live>) -> F, op: &Op) -> Result<Row, StorageError>
@@ -283,16 +352,18 @@ impl Shared {
         drive(connection.map(drop));
         let (by_hash, by_id) =
             (format!("{API_KEY} k.secret_hash = $1"), format!("{API_KEY} k.id = $1"));
-        let (items, key_by_hash, key_by_id) = futures_util::future::try_join3(
+        let (items, key_by_hash, key_by_id, session, vouched) = futures_util::future::try_join5(
             client.prepare_typed(gather::ITEMS, &gather::PARAMETERS),
             client.prepare_typed(&by_hash, &[Type::BYTEA]),
             client.prepare_typed(&by_id, &[Type::UUID]),
+            client.prepare_typed(SESSION, &[Type::BYTEA]),
+            client.prepare_typed(VOUCHED, &[Type::UUID, Type::UUID]),
         )
         .await?;
         let client = Arc::new(client);
         let (items, gatherer) = Gatherer::new(Arc::clone(&client), items, self.answer_ms_max);
         drive(gatherer.run());
-        Ok(Live { client, items, key_by_hash, key_by_id })
+        Ok(Live { client, items, key_by_hash, key_by_id, session, vouched })
     }
 }
 
@@ -324,6 +395,39 @@ fn key(row: &Row) -> Result<Read<Option<KeyRow>>, StorageError> {
         revoked_at: row.try_get(10)?,
     };
     stored.read()
+}
+
+fn session(row: &Row) -> Result<Read<Entry>, StorageError> {
+    let stored = sessions::Stored {
+        id: row.try_get(2)?,
+        tenant_id: row.try_get(3)?,
+        user_id: row.try_get(4)?,
+        role: row.try_get(5)?,
+        generation: row.try_get(6)?,
+        created_at: row.try_get(7)?,
+        expires_at: row.try_get(8)?,
+        seen_at: row.try_get(9)?,
+        ended: row.try_get(10)?,
+    };
+    let at = super::bookmark(row.try_get(0)?, row.try_get(1)?)?;
+    Ok(Read { value: stored.entry()?, at })
+}
+
+fn vouched(row: &Row) -> Result<Option<Vouched>, StorageError> {
+    let corrupt = |column| StorageError::Corrupt { table: "tenant_user", column };
+    let Some(tenant) = row.try_get(0)? else {
+        return Ok(None);
+    };
+    let role: Option<&str> = row.try_get(1)?;
+    let role = role.and_then(|role| role.parse().ok()).ok_or(corrupt("role"))?;
+    let has_row: Option<uuid::Uuid> = row.try_get(5)?;
+    Ok(Some(Vouched {
+        tenant: TenantId::from_stored(tenant),
+        role,
+        generation: row.try_get(2)?,
+        barred: row.try_get(3)?,
+        ended: if has_row.is_some() { Some(row.try_get(4)?) } else { None },
+    }))
 }
 
 fn position(epoch: i64, lsn: PgLsn) -> Result<Bookmark, StorageError> {

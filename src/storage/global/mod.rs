@@ -6,11 +6,13 @@
 //! make the position look old. The two hottest reads go through [`hot::HotReads`] instead.
 
 pub mod api_keys;
+pub mod credentials;
 pub mod hot;
 pub mod items;
 pub mod journal;
 pub mod lost;
 pub mod position;
+pub mod sessions;
 pub mod tenants;
 #[cfg(test)]
 pub(crate) mod testing;
