@@ -1,6 +1,6 @@
 //! `[identity]`: how long a credential is believed, who may have an account, and what passwords cost.
 
-use super::{ConfigError, positive, redacted};
+use super::{ConfigError, SessionConfig, positive, redacted};
 use crate::vocab::{Role, Scope};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ pub struct IdentityConfig {
     /// `editor` write it too. An administrator changes it for each user.
     pub registration_role: Role,
     pub password: PasswordConfig,
+    pub session: SessionConfig,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -69,6 +70,7 @@ impl Default for IdentityConfig {
             // Whoever can name a tenant is not to read it.
             registration_role: Role::Guest,
             password: PasswordConfig::default(),
+            session: SessionConfig::default(),
         }
     }
 }
@@ -100,7 +102,8 @@ impl IdentityConfig {
             let reason = "must be guest, viewer or editor";
             return Err(ConfigError::invalid("identity.registration_role", reason));
         }
-        self.password.validate()
+        self.password.validate()?;
+        self.session.validate()
     }
 }
 

@@ -16,6 +16,7 @@ mod redis;
 mod reference;
 mod routing;
 mod server;
+mod session;
 mod telemetry;
 mod topology;
 
@@ -29,6 +30,7 @@ pub use limits::{Bucket, LimitsConfig, Rate, SlowBucket};
 pub use redis::RedisConfig;
 pub use routing::{BreakerConfig, RoutingConfig};
 pub use server::{InternalTls, ServerConfig};
+pub use session::{MacKey, SessionConfig};
 pub use telemetry::TelemetryConfig;
 pub use topology::TopologyConfig;
 

@@ -5,13 +5,19 @@
 //! proves nothing, since the replica may be behind: it is never cached and never a 401 by itself,
 //! the primary decides. When the replica cannot be asked, the primary is.
 //!
-//! Passwords are hashed and compared here; signing in with one, and the sessions that come of it, are
-//! to stand beside [`resolve`], as another way to a [`Principal`].
+//! Passwords are hashed and compared here. A session's token is signed ([`token`]), looked up in the
+//! region's Redis and in its replica's directory ([`sessions`]), and when neither knows it, where it began
+//! and at the primary, which is the gate's to ask. A session that was ended is never known again, whatever
+//! comes late. OAuth tokens are to be another way to a [`Principal`].
 
 pub mod key;
 pub mod password;
 pub mod resolve;
+pub mod sessions;
+pub mod token;
 
 pub use key::ApiKeySecret;
 pub use password::{Password, PasswordError, Passwords, StoredHash};
-pub use resolve::{Principal, Resolved, Resolver};
+pub use resolve::{Credential, Principal, Resolved, Resolver};
+pub use sessions::{Lookup, Sessions};
+pub use token::{SessionToken, TokenKeys};

@@ -174,11 +174,27 @@ impl Passwords {
         op.rng.fill(&mut salt);
         self.take_a_turn(op, move || {
             judge(&password, &about)?;
-            let argon = this.argon(this.config.pepper_current.as_deref(), &this.params)?;
-            let hash = argon.hash_password_with_salt(password.reveal().as_bytes(), &salt);
-            Ok(StoredHash(hash.map_err(broken)?.to_string()))
+            this.make(&password, &salt)
         })
         .await
+    }
+
+    /// Hashes a password anew that is the user's already, as the settings are now. However easy to guess it
+    /// is, it is theirs.
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`] within the operation's deadline.
+    pub async fn rehash(&self, password: &Password, op: &Op) -> Result<StoredHash, PasswordError> {
+        let (this, password) = (self.clone(), password.clone());
+        let mut salt = [0; SALT_BYTES];
+        op.rng.fill(&mut salt);
+        self.take_a_turn(op, move || this.make(&password, &salt)).await
+    }
+
+    fn make(&self, password: &Password, salt: &[u8]) -> Result<StoredHash, PasswordError> {
+        let argon = self.argon(self.config.pepper_current.as_deref(), &self.params)?;
+        let hash = argon.hash_password_with_salt(password.reveal().as_bytes(), salt);
+        Ok(StoredHash(hash.map_err(broken)?.to_string()))
     }
 
     /// Compares a password with a stored hash; with `None`, of a user who has no password or does not

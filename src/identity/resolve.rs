@@ -1,4 +1,4 @@
-//! From an API key to who holds it.
+//! From an API key to who holds it, and what any credential comes to.
 
 use super::key::ApiKeySecret;
 use crate::{
@@ -7,14 +7,28 @@ use crate::{
         StorageError, TenantScope,
         global::{api_keys::KeyRow, hot::HotReads},
     },
-    vocab::{Actor, ApiKeyId, Op, Scopes},
+    vocab::{Actor, ApiKeyId, Op, Scopes, SessionId, TokenHash, UserId},
 };
 use std::{sync::Arc, time::Duration};
+
+/// By what somebody is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    Key(ApiKeyId),
+    Session {
+        id: SessionId,
+        user: UserId,
+        /// Of the user, when the session was begun.
+        generation: i64,
+        /// `None` where another region has looked the session up.
+        token: Option<TokenHash>,
+    },
+}
 
 /// Who is asking, once known.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    pub key: ApiKeyId,
+    pub credential: Credential,
     pub actor: Actor,
     pub scope: TenantScope,
     pub scopes: Scopes,
@@ -102,7 +116,7 @@ impl Resolver {
     }
 }
 
-fn bounded<K, V>(entries_max: u64, life: Duration) -> moka::sync::Cache<K, V>
+pub(super) fn bounded<K, V>(entries_max: u64, life: Duration) -> moka::sync::Cache<K, V>
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -110,12 +124,40 @@ where
     moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(life).build()
 }
 
+/// Judges a session that another region has looked up, in this region's database, which is the primary's.
+/// One without a row has begun while there was no primary: it is good if nothing has ended all sessions of
+/// its user since, which is what its row will be judged by.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn vouched_session(
+    id: SessionId,
+    user: UserId,
+    generation: i64,
+    hot: &HotReads,
+    op: &Op,
+) -> Result<Resolved, StorageError> {
+    let Some(found) = hot.vouched(id, user, op).await? else {
+        return Ok(Resolved::Absent);
+    };
+    let ended = found.ended.unwrap_or(generation < found.generation);
+    if ended || found.barred {
+        return Ok(Resolved::Ended);
+    }
+    Ok(Resolved::Valid(Principal {
+        credential: Credential::Session { id, user, generation, token: None },
+        actor: Actor::User(user),
+        scope: found.scope(),
+        scopes: found.role.scopes(),
+    }))
+}
+
 fn judge(row: &KeyRow, op: &Op) -> Resolved {
     if row.revoked_at.is_some() || row.expires_at <= op.now() {
         return Resolved::Ended;
     }
     Resolved::Valid(Principal {
-        key: row.id,
+        credential: Credential::Key(row.id),
         actor: Actor::ApiKey(row.id),
         scope: row.scope(),
         scopes: row.scopes,

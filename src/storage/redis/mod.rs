@@ -1,4 +1,4 @@
-//! The region's own Redis: rate limits and the region's note of the lease; nothing in it must survive it.
+//! The region's own Redis: sessions, rate limits and the region's note of the lease.
 //!
 //! Two ways in, neither of which connects before it is used: one multiplexed connection for short
 //! look-ups on the request path, which pipelines them and reconnects by itself, and a pool for work
@@ -7,6 +7,7 @@
 
 pub mod lease;
 pub mod limits;
+pub mod sessions;
 
 use super::StorageError;
 use crate::config::RedisConfig;

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub routes: Counters<Route>,
     /// Rate-limit decisions by bucket, verdict and who decided.
     pub rate_limits: Counters<RateDecision>,
+    /// Sessions of which something is owed to the primary.
+    pub sessions_owed: IntGauge,
     /// Time that reads spent waiting for their bookmark.
     pub bookmark_wait_seconds: Histogram,
     pub bookmark_waits: Counters<WaitOutcome>,
@@ -177,6 +179,10 @@ impl Metrics {
                 .gauge("godwit_http_requests_in_flight", "Requests being answered now."),
             routes: make.by("godwit_routing_decisions_total", "How requests were answered."),
             rate_limits: make.by("godwit_rate_limit_decisions_total", "Rate-limit decisions."),
+            sessions_owed: make.gauge(
+                "godwit_sessions_owed",
+                "Sessions of which something is owed to the primary.",
+            ),
             bookmark_wait_seconds: make
                 .seconds("godwit_bookmark_wait_seconds", "Time spent waiting for a bookmark."),
             bookmark_waits: make
@@ -426,6 +432,7 @@ mod tests {
         godwit_replication_lag_seconds{region}
         godwit_routing_decisions_total{decision}
         godwit_session_lookups_total{where}
+        godwit_sessions_owed{}
         godwit_spans_exported_total{outcome}
         process_open_fds{}
         process_resident_memory_bytes{}

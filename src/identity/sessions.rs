@@ -1,0 +1,227 @@
+//! From a session's token to who is signed in, as far as this region can tell.
+//!
+//! What this process has just looked up, then the region's Redis, then its replica's directory. A session
+//! that is found in the directory goes into Redis, and what was put there is compared with the directory once
+//! more: a change that was followed in between would have found nothing to change. What is not found here
+//! proves nothing: whoever asks goes on to the region that began it, and to the primary.
+
+use super::{
+    resolve::{Credential, Principal, bounded},
+    token::TokenKeys,
+};
+use crate::{
+    config::{Config, SessionConfig},
+    storage::{
+        StorageError,
+        global::{
+            hot::HotReads,
+            sessions::{Entry, Live},
+        },
+        redis::{Redis, sessions},
+    },
+    telemetry::{Metrics, metrics::SessionSource},
+    vocab::{Actor, Op, TokenHash},
+};
+use std::{sync::Arc, time::Duration};
+
+/// A session's look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    Live(Live),
+    /// Ended, or expired: for good.
+    Ended,
+    /// Not here.
+    Absent {
+        /// Redis has answered: what it was given it still has.
+        asked: bool,
+    },
+}
+
+/// How often at most a process tells Redis that a session is in use.
+const RENEWED_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks sessions up. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    pub keys: TokenKeys,
+    config: Arc<SessionConfig>,
+    redis: Redis,
+    cached: moka::sync::Cache<TokenHash, Arc<Live>>,
+    renewed: moka::sync::Cache<TokenHash, ()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new(config: &Config, redis: Redis, metrics: Arc<Metrics>) -> Self {
+        let identity = &config.identity;
+        let (most, life) =
+            (identity.credentials_cached_max, Duration::from_millis(identity.session.cache_ms));
+        Self {
+            keys: TokenKeys::new(&identity.session, &config.cluster),
+            cached: bounded(most, life),
+            renewed: bounded(most, RENEWED_EVERY.min(identity.session.idle() / 4)),
+            config: Arc::new(identity.session.clone()),
+            redis,
+            metrics,
+        }
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// What this region knows of a token.
+    ///
+    /// # Errors
+    /// When neither Redis nor the database can tell.
+    pub async fn find(
+        &self,
+        token: &TokenHash,
+        hot: &HotReads,
+        op: &Op,
+    ) -> Result<Lookup, StorageError> {
+        if let Some(live) = self.cached.get(token) {
+            self.metrics.session_lookups.count(SessionSource::Local);
+            return Ok(judged(&live, op));
+        }
+        let asked = match sessions::find(&self.redis, token, op).await {
+            Ok(sessions::Found::Live(live)) => {
+                self.metrics.session_lookups.count(SessionSource::Local);
+                self.cached.insert(*token, Arc::new(live.clone()));
+                return Ok(judged(&live, op));
+            }
+            Ok(sessions::Found::Ended) => {
+                self.metrics.session_lookups.count(SessionSource::Local);
+                return Ok(Lookup::Ended);
+            }
+            Ok(sessions::Found::Absent) => true,
+            // The directory knows most of them.
+            Err(error) => {
+                tracing::debug!(error = %error, "Redis does not tell of a session");
+                false
+            }
+        };
+        match self.recorded(token, hot, op).await? {
+            Lookup::Live(live) => {
+                self.metrics.session_lookups.count(SessionSource::Directory);
+                if !asked {
+                    return Ok(Lookup::Live(live));
+                }
+                self.adopt(token, live, hot, op).await
+            }
+            Lookup::Ended => {
+                self.metrics.session_lookups.count(SessionSource::Directory);
+                Ok(Lookup::Ended)
+            }
+            Lookup::Absent { .. } => Ok(Lookup::Absent { asked }),
+        }
+    }
+
+    /// What the directory of this region's database says, and nothing else.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn recorded(
+        &self,
+        token: &TokenHash,
+        hot: &HotReads,
+        op: &Op,
+    ) -> Result<Lookup, StorageError> {
+        Ok(match hot.session(token, op).await?.value {
+            Entry::Live { session, seen_at } => {
+                // The directory hears seldom of a session in use.
+                let idle = self.config.idle() + self.config.told_every();
+                let idle = chrono::Duration::from_std(idle).unwrap_or(chrono::Duration::MAX);
+                if op.now() - seen_at > idle { Lookup::Ended } else { judged(&session, op) }
+            }
+            Entry::Ended => Lookup::Ended,
+            Entry::Absent => Lookup::Absent { asked: true },
+        })
+    }
+
+    /// Puts a session that was found elsewhere into this region's Redis, and looks once more whether it is
+    /// what the directory says now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn adopt(
+        &self,
+        token: &TokenHash,
+        live: Live,
+        hot: &HotReads,
+        op: &Op,
+    ) -> Result<Lookup, StorageError> {
+        if let Err(error) =
+            sessions::keep(&self.redis, token, &live, self.idle_of(&live, op), op).await
+        {
+            tracing::debug!(error = %error, "a session is not kept in Redis");
+            return Ok(Lookup::Live(live));
+        }
+        let again = match self.recorded(token, hot, op).await? {
+            // Found at the region that began it, and not recorded here yet.
+            Lookup::Absent { .. } => return Ok(Lookup::Live(live)),
+            Lookup::Live(again) if again == live => {
+                self.cached.insert(*token, Arc::new(live.clone()));
+                return Ok(Lookup::Live(live));
+            }
+            again => again,
+        };
+        if let Err(error) = sessions::forget(&self.redis, &[*token], op).await {
+            tracing::debug!(error = %error, "a session stays in Redis until it is followed");
+        }
+        Ok(again)
+    }
+
+    /// A session has been used. Tells whether the directory is to hear of it.
+    pub async fn renew(&self, token: &TokenHash, live: &Live, op: &Op) -> bool {
+        if self.renewed.contains_key(token) {
+            return false;
+        }
+        self.renewed.insert(*token, ());
+        let idle = self.idle_of(live, op);
+        let told = self.config.told_every();
+        match sessions::renew(&self.redis, token, idle, told, op).await {
+            // One that has just begun has just been seen.
+            Ok(first) => first && op.now() - live.created_at > chrono_of(told),
+            Err(_) => false,
+        }
+    }
+
+    /// Forgets what this process knows of a token. What Redis knows is its caller's to change first.
+    pub fn forget(&self, token: &TokenHash) {
+        self.cached.invalidate(token);
+    }
+
+    /// How long a session may be idle from now.
+    #[must_use]
+    pub fn idle_of(&self, live: &Live, op: &Op) -> Duration {
+        let left = (live.expires_at - op.now()).to_std().unwrap_or_default();
+        self.config.idle().min(left)
+    }
+}
+
+fn judged(live: &Live, op: &Op) -> Lookup {
+    if live.expires_at <= op.now() { Lookup::Ended } else { Lookup::Live(live.clone()) }
+}
+
+/// Who is signed in.
+#[must_use]
+pub fn principal(live: &Live, token: Option<TokenHash>) -> Principal {
+    Principal {
+        credential: Credential::Session {
+            id: live.id,
+            user: live.user,
+            generation: live.generation,
+            token,
+        },
+        actor: Actor::User(live.user),
+        scope: live.scope(),
+        scopes: live.role.scopes(),
+    }
+}
+
+fn chrono_of(duration: Duration) -> chrono::Duration {
+    chrono::Duration::from_std(duration).unwrap_or(chrono::Duration::MAX)
+}
