@@ -4,13 +4,15 @@ pub mod operator;
 mod replayer;
 
 use crate::{
-    config::Config,
+    changes::FollowerLoop,
+    config::{Config, RegionConfig},
     domain::upkeep::{PrimaryIn, UpkeepLoop},
     failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
     http::{App, Servers, limits::Limiter, openapi, routes},
-    identity::{Passwords, Resolver},
+    identity::{Passwords, Resolver, Sessions},
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
+    queue::{Registrar, RegistrarLoop},
     routing::forward::Forwarder,
     storage::{
         Global,
@@ -33,7 +35,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A process, built and bound.
 pub struct Process {
@@ -69,6 +71,9 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let known = topology.clone();
     let answers = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
+    let sealer = Sealer::new(&config.cluster);
+    let peers = Arc::new(askers(&config, &sealer)?);
+    let registrar = Registrar::new(global.clone(), topology.clone(), Arc::clone(&peers));
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {
         process: process_name(&clock, &rng),
@@ -78,7 +83,10 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         limiter: Limiter::new(&config.limits, redis.clone(), clock.clone()),
         mounted: routes::mount(&metrics),
         schema: SchemaWatch::default(),
-        sealer: Sealer::new(&config.cluster),
+        sealer,
+        sessions: Sessions::new(&config, redis.clone(), Arc::clone(&metrics)),
+        registrar,
+        peers,
         answers: Arc::new(answers),
         draining: lifecycle.draining().clone(),
         config,
@@ -105,6 +113,7 @@ impl Process {
     pub async fn run(self) -> anyhow::Result<()> {
         refuse_old_schema(&self.app).await?;
         start_loops(&self.app, &self.grantor)?;
+        keep_sessions(&self.app);
         keep(&self.app, self.grantor.clone(), Arc::clone(&self.control));
         take_over(&self.app)?;
         let [public, internal, ops] = self.servers.handles();
@@ -176,11 +185,10 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         NoteLoop::new(topology.clone(), notes.clone())
     });
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
-    for (peer, facts) in config.peers() {
-        let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
-        let asker =
-            Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
-        renew(app, peer.clone(), Granting::Peer(asker));
+    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    for (peer, asker) in app.peers.iter() {
+        renew(app, peer.clone(), Granting::Peer(asker.clone()));
+        let client = client.clone();
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(HopEar(Arc::clone(&app)));
         let (schedule, again) = (WatcherLoop::schedule(&config.topology), Activator::new());
@@ -191,6 +199,32 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Follows the directory of sessions, and has what this region owes to it recorded.
+fn keep_sessions(app: &Arc<App>) {
+    let follower = Arc::clone(app);
+    app.loops.start(FollowerLoop::schedule(), Activator::new(), move || {
+        let sessions = follower.sessions.clone();
+        let (global, redis) = (follower.global.clone(), follower.redis.clone());
+        FollowerLoop::new(global, redis, Arc::new(move |token| sessions.forget(token)))
+    });
+    let owing = Arc::clone(app);
+    app.loops.start(RegistrarLoop::schedule(), Activator::new(), move || RegistrarLoop {
+        registrar: owing.registrar.clone(),
+        redis: owing.redis.clone(),
+        metrics: Arc::clone(&owing.metrics),
+    });
+}
+
+/// The other regions' internal listeners.
+fn askers(config: &Config, sealer: &Sealer) -> anyhow::Result<BTreeMap<Region, Asker>> {
+    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let asker = |(peer, facts): (&Region, &RegionConfig)| {
+        let asker = Asker::new(client.clone(), sealer.clone(), peer.clone(), &facts.internal_url);
+        (peer.clone(), asker)
+    };
+    Ok(config.peers().map(asker).collect())
 }
 
 /// Takes over by itself when the settings say so.

@@ -1,6 +1,7 @@
 //! Godwit: an application backend that lives in several regions at once.
 
 pub mod assembly;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod domain;
@@ -10,6 +11,7 @@ pub mod identity;
 pub mod lab;
 pub mod lifecycle;
 pub mod loops;
+pub mod queue;
 pub mod routing;
 pub mod storage;
 pub mod telemetry;

@@ -1,23 +1,27 @@
-//! `/v1/account`: people who make an account of their own. Reading and changing it is for who is signed
-//! in, and comes with that.
+//! `/v1/account`: people who make an account of their own, and what who is signed in may see and change of
+//! it.
 
 use super::{
-    admin::users::{changed, name},
-    caller::Visitor,
+    admin::users::{changed, hash, name, one_user},
+    caller::{Caller, Visitor},
     fields::Fields,
-    items::one::json_type,
+    items::one::{json_type, must_match},
     problem::{Fault, Kind, Problem},
     secrets,
+    sessions::oneself,
 };
 use crate::{
     config::Registration,
     domain::{
         Answer,
         tenants::parse_name as parse_tenant,
-        users::{self, Draft},
+        users::{self, Draft, Subject},
     },
-    identity::Password,
-    storage::global::tenants,
+    identity::{Password, StoredHash, password::Verdict},
+    storage::global::{
+        credentials, tenants,
+        users::{UserChange, find},
+    },
     vocab::{Email, UserId},
 };
 use actix_web::{HttpRequest, HttpResponse, web::Bytes};
@@ -62,6 +66,66 @@ pub async fn register(
             |row| Answer { status: 201, ..changed(row) },
         )
         .await
+}
+
+/// `GET /v1/account`
+///
+/// # Errors
+/// A problem.
+pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let user = caller.person()?;
+    one_user(&caller, &request, user).await
+}
+
+/// `PATCH /v1/account`: one's own name.
+///
+/// # Errors
+/// A problem.
+pub async fn change(
+    caller: Caller,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Problem> {
+    json_type(&request, &["application/merge-patch+json", "application/json"])?;
+    let matches = must_match(request.headers())?;
+    let mut fields = Fields::read(&body)?;
+    let name = fields.required("name", name);
+    let name = fields.end(name)?;
+    let change = UserChange { name: Some(&name), ..UserChange::default() };
+    let subject = Subject { matches: Some(&matches), ..oneself(&caller)? };
+    caller.write(async |tx| users::change(tx, subject, &change, caller.op()).await, changed).await
+}
+
+/// `PUT /v1/account/password`. Ends one's other sessions.
+///
+/// # Errors
+/// A problem.
+pub async fn set_password(
+    caller: Caller,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Problem> {
+    json_type(&request, &["application/json"])?;
+    secrets::no_query(&request)?;
+    let mut fields = Fields::read(&body)?;
+    fields.demand("current_password");
+    fields.demand("password");
+    let current = fields.secret("current_password", Password::parse);
+    let wanted = fields.secret("password", Password::parse);
+    let (current, wanted) = fields.end(current.zip(wanted))?;
+    let (app, op, user) = (caller.app(), caller.op(), caller.person()?);
+    let found = caller.read(find(&app.global, caller.scope(), user).await)?;
+    let row = found.ok_or_else(Problem::not_found)?;
+    let stored = credentials::hash_of(&app.global, caller.scope(), user).await?;
+    let stored = stored.map(StoredHash::from_stored);
+    if app.passwords.verify(&current, stored.as_ref(), op).await? == Verdict::Wrong {
+        return Err(Problem::faults(&[Fault::new("current_password", "is not your password")]));
+    }
+    let hash = hash(&caller, &wanted, &[&row.email, &row.name]).await?;
+    let (subject, kept) = (oneself(&caller)?, caller.session());
+    let set =
+        async |tx: &mut _| users::set_password(tx, subject, hash.as_str(), kept, caller.op()).await;
+    caller.write(set, changed).await
 }
 
 fn parse(body: &[u8]) -> Result<Wanted, Problem> {

@@ -3,15 +3,18 @@
 use super::{limits::Limiter, routes::Mounted};
 use crate::{
     config::Config,
-    identity::{Passwords, Resolver},
+    identity::{Passwords, Resolver, Sessions},
     loops::Loops,
+    queue::Registrar,
     routing::{PrimaryView, breaker::BreakerState, forward::Forwarder},
     storage::{Global, global::hot::HotReads, redis::Redis},
     telemetry::{Telemetry, metrics::Metrics},
-    topology::{PrimaryAt, Topology, ask::Answers, schema::SchemaWatch, seal::Sealer},
+    topology::{
+        PrimaryAt, Topology, ask::Answers, probe::Asker, schema::SchemaWatch, seal::Sealer,
+    },
     vocab::{Op, OpKind, Region, SharedClock, SharedRng},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Built once, by `assembly`.
@@ -31,6 +34,11 @@ pub struct App {
     pub global: Global,
     pub redis: Redis,
     pub resolver: Resolver,
+    pub sessions: Sessions,
+    /// Has sessions recorded where the primary is.
+    pub registrar: Registrar,
+    /// The other regions, to be asked.
+    pub peers: Arc<BTreeMap<Region, Asker>>,
     pub passwords: Passwords,
     pub limiter: Limiter,
     pub metrics: Arc<Metrics>,

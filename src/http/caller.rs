@@ -10,8 +10,12 @@ use super::{
 use crate::{
     config::Durability,
     domain::{Answer, Committed, WriteContext, WriteError, write::WorkError},
-    storage::{Read, StorageError, TenantScope, WriteTx, global::hot::HotReads},
-    vocab::{Actor, Bookmark, IdempotencyKey, Op, Scopes, UserId},
+    identity::{Credential, Principal, SessionToken},
+    storage::{
+        Read, StorageError, TenantScope, WriteTx,
+        global::{hot::HotReads, sessions::Live},
+    },
+    vocab::{Actor, Bookmark, IdempotencyKey, Op, Scopes, SessionId, UserId},
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload, http::StatusCode,
@@ -32,6 +36,7 @@ pub struct Caller {
     scope: TenantScope,
     actor: Actor,
     scopes: Scopes,
+    credential: Option<Credential>,
     /// The name of the write in the journal, where it is not the one that was sent.
     key: Option<IdempotencyKey>,
 }
@@ -112,6 +117,7 @@ impl Visitor {
             scope,
             actor: Actor::User(user),
             scopes: Scopes::default(),
+            credential: None,
         }
     }
 }
@@ -126,9 +132,8 @@ impl FromRequest for Caller {
         let (Some(principal), Some(asked)) = (principal, Asked::of(request)) else {
             return ready(Err(Problem::new(super::problem::Kind::Unauthorized, "No credential.")));
         };
-        let crate::identity::Principal { scope, actor, scopes, .. } = &*principal;
-        let (scope, actor, scopes) = (scope.clone(), *actor, *scopes);
-        ready(Ok(Self { asked, scope, actor, scopes, key: None }))
+        let Principal { credential, scope, actor, scopes } = (*principal).clone();
+        ready(Ok(Self { asked, scope, actor, scopes, credential: Some(credential), key: None }))
     }
 }
 
@@ -156,6 +161,34 @@ impl Caller {
     #[must_use]
     pub fn scopes(&self) -> Scopes {
         self.scopes
+    }
+
+    /// The user who is signed in.
+    ///
+    /// # Errors
+    /// `forbidden` for an API key, which no route that asks this lets in.
+    pub fn person(&self) -> Result<UserId, Problem> {
+        match self.actor {
+            Actor::User(user) => Ok(user),
+            Actor::ApiKey(_) | Actor::Operator => {
+                Err(Problem::new(super::problem::Kind::Forbidden, "This is for who is signed in."))
+            }
+        }
+    }
+
+    /// The session that asks.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self.credential? {
+            Credential::Session { id, .. } => Some(id),
+            Credential::Key(_) => None,
+        }
+    }
+
+    /// The session that asks, as this region has looked it up.
+    #[must_use]
+    pub fn signed_in(&self) -> Option<Rc<(SessionToken, Live)>> {
+        self.facts().session.clone()
     }
 
     fn facts(&self) -> Ref<'_, Facts> {

@@ -5,9 +5,10 @@
 //! a peer takes the place of all that, and only the primary of its epoch answers.
 
 mod attempt;
+mod who;
 
 use super::{
-    app::{App, Worker},
+    app::App,
     body, headers,
     hold::{self, Carried, no_primary, unknown_of},
     limits::{Standing, client_address},
@@ -17,7 +18,6 @@ use super::{
     secrets,
 };
 use crate::{
-    identity::{ApiKeySecret, Principal, Resolved},
     routing::{
         Ask, Consistency, Decision, Intent, PrimaryView, Refusal, View,
         decide::{decide, decide_after_wait},
@@ -25,7 +25,7 @@ use crate::{
     },
     telemetry::metrics::{Route as Answered, WaitOutcome},
     topology::{Own, Waited},
-    vocab::{Bookmark, Epoch, IdempotencyKey, Scope, Standing as At},
+    vocab::{Bookmark, Epoch, IdempotencyKey, Standing as At},
 };
 use actix_web::{
     body::BoxBody,
@@ -36,6 +36,7 @@ use actix_web::{
 };
 use attempt::{Held, carry_out, problem_of, still};
 use std::{net::IpAddr, rc::Rc, time::Duration};
+use who::{Who, authenticate, permit};
 
 /// Waits of one request for what it needs, one for another.
 const WAITS_MAX: usize = 3;
@@ -70,6 +71,7 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
                 Err(problem) => request.error_response(unfenced(problem)),
             }
         }
+        Ok(Admitted { .. }) if route.intent == Intent::Regional => next.call(request).await?,
         Ok(Admitted { bearer, body, .. }) => {
             let held = Held { bearer, body, unknown: false };
             carry_out(&app, route, &state, request, &next, held).await?
@@ -100,7 +102,7 @@ async fn take_in(
     body: &Bytes,
 ) -> Result<(), Problem> {
     // Who asks was left to the primary of then: the client asks again, and is known here.
-    if route.access != Access::Open && state.facts.borrow().principal.is_none() {
+    if !route.is_for_anyone() && state.facts.borrow().principal.is_none() {
         return Err(Problem::new(Kind::NoPrimary, "The primary has moved here; ask again."));
     }
     // The epoch that began meanwhile may have lost what the bookmark names.
@@ -180,14 +182,9 @@ async fn admit(
             }
             Who::Anyone
         }
-        Access::Scope(scope) => {
-            let who = authenticate(app, state, request, address).await?;
-            if let Who::Known(principal) = &who {
-                let limit = app.limiter.credential(principal.key, state.op(), &app.metrics).await;
-                within(state, limit)?;
-                permit(scope, principal)?;
-            }
-            who
+        Access::Anyone => Who::Anyone,
+        Access::Person | Access::Scope(_) => {
+            authenticate(app, route, state, request, address).await?
         }
     };
     let bookmark = headers::bookmark(request.headers())?;
@@ -199,6 +196,7 @@ async fn admit(
     }
     let body = match route.intent {
         Intent::Read => Bytes::new(),
+        Intent::Regional => body::read(app, state, request).await?,
         Intent::Write => {
             let key = headers::idempotency_key(request.headers())?;
             let body = body::read(app, state, request).await?;
@@ -213,7 +211,7 @@ async fn admit(
     let ask = Ask { intent: route.intent, consistency, bookmark };
     let (decision, bearer) = match who {
         Who::Known(principal) => {
-            let bearer = Bearer::Key(principal.key);
+            let bearer = who::bearer(&principal);
             state.facts.borrow_mut().principal = Some(Rc::new(principal));
             (settle(app, state, ask).await?, bearer)
         }
@@ -222,6 +220,8 @@ async fn admit(
     };
     if route.intent == Intent::Write && decision == Decision::Local {
         here(app, state)?;
+    }
+    if route.intent != Intent::Read && decision == Decision::Local {
         request.set_payload(body.clone().into());
     }
     Ok(Admitted { decision, bearer, body })
@@ -244,67 +244,6 @@ fn within(state: &RequestState, standing: Standing) -> Result<(), Problem> {
     let seconds = standing.reset.as_millis().div_ceil(1_000).max(1);
     let problem = Problem::new(Kind::RateLimited, "Slow down, and try again after Retry-After.");
     Err(problem.header("retry-after", seconds.to_string()))
-}
-
-enum Who {
-    Known(Principal),
-    /// Nobody has to be.
-    Anyone,
-    /// Well formed, but not found here: only the primary can say.
-    Unresolved([u8; 32]),
-}
-
-async fn authenticate(
-    app: &App,
-    state: &RequestState,
-    request: &ServiceRequest,
-    address: Option<IpAddr>,
-) -> Result<Who, Problem> {
-    let refuse = async |detail: &'static str| {
-        if let Some(address) = address
-            && let Err(problem) =
-                within(state, app.limiter.refused(address, state.op(), &app.metrics).await)
-        {
-            return problem;
-        }
-        Problem::new(Kind::Unauthorized, detail)
-    };
-    let Some(text) = headers::bearer(request.headers()) else {
-        return Err(refuse("Send an API key as `Authorization: Bearer gw_...`.").await);
-    };
-    let Ok(key) = ApiKeySecret::parse(text) else {
-        return Err(refuse("The credential is not a valid API key.").await);
-    };
-    let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
-    match app.resolver.presented(&key, &worker.hot, state.op()).await {
-        Ok(Resolved::Valid(principal)) => Ok(Who::Known(principal)),
-        Ok(Resolved::Ended) => Err(refuse("The API key has expired or was revoked.").await),
-        // A miss on the primary is the truth; on a replica it proves nothing.
-        Ok(Resolved::Absent) if matches!(app.primary(), PrimaryView::Here(_)) => {
-            Err(refuse("The credential is not a valid API key.").await)
-        }
-        // Each of these costs a hop, so it counts against the address even if it is well meant.
-        Ok(Resolved::Absent) => {
-            if let Some(address) = address {
-                within(state, app.limiter.refused(address, state.op(), &app.metrics).await)?;
-            }
-            Ok(Who::Unresolved(key.hash()))
-        }
-        Err(error) if matches!(app.primary(), PrimaryView::Peer(..)) => {
-            // Once for every request while the database is away, which the position loop tells.
-            tracing::debug!(error = %error, "credential look-up failed here, the primary is asked");
-            Ok(Who::Unresolved(key.hash()))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn permit(scope: Scope, principal: &Principal) -> Result<(), Problem> {
-    if principal.scopes.contains(scope) {
-        return Ok(());
-    }
-    let detail = format!("The credential lacks the scope `{scope}`.");
-    Err(Problem::new(Kind::Forbidden, detail))
 }
 
 /// How things stand for a request with this bookmark, now.
@@ -488,19 +427,21 @@ async fn admit_peer(
     let opened = app.forwarder.sealer().open(sealed, &app.region, &facts, state.op().now());
     let envelope = opened.map_err(untrusted)?;
     state.shorten(Duration::from_millis(envelope.remaining_ms));
+    if route.intent == Intent::Regional {
+        return Err(Problem::not_found());
+    }
     let fenced =
         || Problem::new(Kind::Fenced, "Not the primary of that epoch.").header("retry-after", "1");
     let epoch = match app.primary() {
         PrimaryView::Here(epoch) if epoch == envelope.epoch => epoch,
         _ => return Err(fenced()),
     };
-    let principal = match route.access {
-        Access::Open => None,
-        Access::Scope(scope) => {
-            let principal = believe(app, state, request, &envelope.bearer).await?;
-            permit(scope, &principal)?;
-            Some(Rc::new(principal))
-        }
+    let principal = if route.is_for_anyone() {
+        None
+    } else {
+        let principal = who::believe(app, state, request, &envelope.bearer).await?;
+        permit(route.access, &principal)?;
+        Some(Rc::new(principal))
     };
     let consistency: Consistency = envelope.consistency.parse()?;
     // Strong, whatever was asked: the edge has decided that the primary answers.
@@ -521,31 +462,4 @@ async fn admit_peer(
         request.set_payload(body.into());
     }
     Ok(())
-}
-
-async fn believe(
-    app: &App,
-    state: &RequestState,
-    request: &ServiceRequest,
-    bearer: &Bearer,
-) -> Result<Principal, Problem> {
-    let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
-    let resolved = match bearer {
-        Bearer::Key(id) => app.resolver.vouched(*id, &worker.hot, state.op()).await?,
-        Bearer::Unresolved { hash } => {
-            let mut bytes = [0; 32];
-            let decoded = hex::decode_to_slice(hash, &mut bytes);
-            decoded.map_err(|_| {
-                Problem::new(Kind::Malformed, "The credential's hash is malformed.")
-            })?;
-            app.resolver.hash(bytes, &worker.hot, state.op()).await?
-        }
-        Bearer::Anyone => Resolved::Absent,
-    };
-    match resolved {
-        Resolved::Valid(principal) => Ok(principal),
-        Resolved::Ended | Resolved::Absent => {
-            Err(Problem::new(Kind::Unauthorized, "The credential is not a valid API key."))
-        }
-    }
 }

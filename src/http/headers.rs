@@ -2,6 +2,7 @@
 
 use super::{
     app::App,
+    cookies,
     limits::Standing,
     problem::{Kind, Problem},
     request::{Facts, RequestState},
@@ -85,6 +86,12 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Whether there is an `Authorization` at all.
+#[must_use]
+pub fn is_authorized(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+}
+
 /// The header's bookmark, else the cookie's. A cookie that is not a bookmark is no bookmark: a
 /// browser could not get rid of it.
 ///
@@ -94,10 +101,7 @@ pub fn bookmark(headers: &HeaderMap) -> Result<Option<Bookmark>, Problem> {
     if let Some(text) = text(headers, BOOKMARK, Kind::BookmarkInvalid)? {
         return Ok(Some(text.parse()?));
     }
-    let cookies = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
-    let mut pairs =
-        cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    Ok(pairs.find(|(name, _)| *name == BOOKMARK_COOKIE).and_then(|(_, value)| value.parse().ok()))
+    Ok(cookies::value(headers, BOOKMARK_COOKIE).and_then(|value| value.parse().ok()))
 }
 
 /// # Errors

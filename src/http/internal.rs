@@ -1,8 +1,8 @@
 //! What one region tells another: `/internal/v1/topology`, and what it asks of it: `/internal/v1/ask`.
 
 use super::{
-    app::App,
-    body,
+    app::{App, Worker},
+    body, people,
     problem::{Kind, Problem},
     request::RequestState,
 };
@@ -11,7 +11,7 @@ use crate::{
     telemetry::metrics::Route as Answered,
     topology::{
         Lease, PrimaryAt, TopologyReport,
-        ask::{Answered as Signed, Asked},
+        ask::{Answered as Signed, Asked, Question},
         report::PeerReport,
     },
 };
@@ -114,6 +114,7 @@ pub fn report(app: &App) -> TopologyReport {
 /// `untrusted`.
 pub async fn ask(
     app: Data<App>,
+    worker: Data<Worker>,
     request: HttpRequest,
     body: String,
 ) -> Result<HttpResponse, Problem> {
@@ -123,7 +124,10 @@ pub async fn ask(
         Problem::new(Kind::Untrusted, "This listener serves the regions of this cluster.")
             .caused_by(why)
     })?;
-    let answer = app.answers.answer(asked.question, state.op()).await;
+    let answer = match asked.question {
+        Question::People(question) => people::answer(&app, &worker.hot, question, state.op()).await,
+        question => app.answers.answer(question, state.op()).await,
+    };
     let signed = Signed { from: app.region.clone(), id: asked.id, answer };
     Ok(HttpResponse::Ok()
         .insert_header(("cache-control", "no-store"))

@@ -12,7 +12,7 @@ use crate::{
         limits::{self, LimitKind, Taken},
     },
     telemetry::metrics::{Bucket as BucketLabel, Metrics, RateDecision, Verdict},
-    vocab::{ApiKeyId, Op, SharedClock},
+    vocab::{ApiKeyId, Op, SharedClock, UserId},
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::{
@@ -63,6 +63,7 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Subject {
     Credential(ApiKeyId),
+    Person(UserId),
     V4(Ipv4Addr),
     /// An IPv6 caller owns at least a /64.
     V6Network([u16; 4]),
@@ -149,6 +150,10 @@ impl Limiter {
 
     pub async fn credential(&self, id: ApiKeyId, op: &Op, metrics: &Metrics) -> Standing {
         self.take(&self.credential, Subject::Credential(id), op, metrics).await
+    }
+    /// A person has one bucket, however often they are signed in.
+    pub async fn person(&self, id: UserId, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.credential, Subject::Person(id), op, metrics).await
     }
     pub async fn address(&self, address: IpAddr, op: &Op, metrics: &Metrics) -> Standing {
         self.take(&self.address, address.into(), op, metrics).await
@@ -307,6 +312,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Credential(id) => id.fmt(out),
+            Self::Person(id) => write!(out, "user:{id}"),
             Self::V4(address) => address.fmt(out),
             Self::V6Network([a, b, c, d]) => {
                 write!(out, "{}/64", Ipv6Addr::new(*a, *b, *c, *d, 0, 0, 0, 0))

@@ -2,8 +2,9 @@
 
 use super::limits::Standing;
 use crate::{
-    identity::Principal,
+    identity::{Principal, SessionToken},
     routing::Consistency,
+    storage::global::sessions::Live,
     telemetry::{metrics::Route as Answered, trace::Span},
     topology::Lag,
     vocab::{Bookmark, Epoch, IdempotencyKey, Op},
@@ -31,6 +32,8 @@ pub struct Facts {
     pub mounted: Option<usize>,
     pub answered: Option<Answered>,
     pub principal: Option<Rc<Principal>>,
+    /// How they are signed in, where this region has looked that up.
+    pub session: Option<Rc<(SessionToken, Live)>>,
     pub bookmark_in: Option<Bookmark>,
     pub bookmark_out: Option<Bookmark>,
     pub epoch: Option<Epoch>,

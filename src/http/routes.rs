@@ -1,7 +1,7 @@
 //! The table of routes: method, path, intent, scope, handler. What is not in it does not exist; a GET
 //! is a HEAD too.
 
-use super::{account, admin, items, writes};
+use super::{account, admin, items, session, sessions, writes};
 use crate::{
     routing::Intent,
     telemetry::metrics::{Metrics, RouteMetrics},
@@ -17,8 +17,12 @@ use actix_web::{
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Who brings an API key with this scope; it belongs to the key's tenant.
+    /// Who brings a credential with this scope; it belongs to the credential's tenant.
     Scope(Scope),
+    /// Who is signed in, whatever they may do: it is about themselves.
+    Person,
+    /// Whoever has a password to show: nobody is known, and the handler bounds how often they try.
+    Anyone,
     /// Whoever wants an account: nobody is known, and each address may try so often.
     Open,
 }
@@ -31,6 +35,9 @@ pub enum Trait {
     KeptElsewhere,
     /// Its body can hold a password, which the digest of the request leaves out.
     Secret,
+    /// A session that was ended anywhere is refused at once: what is found here is believed only where the
+    /// directory is known to be new enough.
+    Strict,
 }
 
 /// One method of one path.
@@ -50,6 +57,12 @@ impl Route {
         self.intent == Intent::Write
     }
 
+    /// Whether it is the region's own affair, wherever the primary is.
+    #[must_use]
+    pub fn is_regional(&self) -> bool {
+        self.intent == Intent::Regional
+    }
+
     #[must_use]
     pub fn is(&self, what: Trait) -> bool {
         self.traits.contains(&what)
@@ -60,8 +73,14 @@ impl Route {
     pub const fn scope(&self) -> Option<Scope> {
         match self.access {
             Access::Scope(scope) => Some(scope),
-            Access::Open => None,
+            Access::Open | Access::Anyone | Access::Person => None,
         }
+    }
+
+    /// Whether nobody has to be known.
+    #[must_use]
+    pub const fn is_for_anyone(&self) -> bool {
+        matches!(self.access, Access::Open | Access::Anyone)
     }
 
     /// The methods it answers. HEAD must be where GET is (RFC 9110 section 9.1): the handler's
@@ -107,6 +126,12 @@ macro_rules! access {
     (Open) => {
         Access::Open
     };
+    (Anyone) => {
+        Access::Anyone
+    };
+    (Person) => {
+        Access::Person
+    };
     ($scope:ident) => {
         Access::Scope(Scope::$scope)
     };
@@ -128,7 +153,7 @@ macro_rules! routes {
 
 /// Every route of the API. Paths of one template stand together; requests are matched against them
 /// in this order, so the busiest comes first.
-pub static ROUTES: [Route; 23] = routes! {
+pub static ROUTES: [Route; 34] = routes! {
     GET    "/v1/collections/{collection}/items/{id}"      Read  Read  items::one::read;
     PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
     PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
@@ -138,20 +163,31 @@ pub static ROUTES: [Route; 23] = routes! {
     POST   "/v1/collections/{collection}/items"           Write Write items::one::create;
     POST   "/v1/collections/{collection}/items:batch"     Write Write items::batch::run;
     GET    "/v1/writes/{key}"                             Read  Read  writes::read;
-    GET    "/v1/admin/keys"                               Read  Admin admin::keys::list;
+    GET    "/v1/admin/keys"                               Read  Admin admin::keys::list, Strict;
     POST   "/v1/admin/keys"                               Write Admin admin::keys::create;
-    GET    "/v1/admin/keys/{id}"                          Read  Admin admin::keys::read;
+    GET    "/v1/admin/keys/{id}"                          Read  Admin admin::keys::read, Strict;
     DELETE "/v1/admin/keys/{id}"                          Write Admin admin::keys::revoke, KeptElsewhere;
-    GET    "/v1/admin/users"                              Read  Admin admin::users::list;
+    GET    "/v1/admin/users"                              Read  Admin admin::users::list, Strict;
     POST   "/v1/admin/users"                              Write Admin admin::users::create, Secret;
     POST   "/v1/admin/users/{id}:suspend"                 Write Admin admin::users::suspend, KeptElsewhere;
     POST   "/v1/admin/users/{id}:resume"                  Write Admin admin::users::resume;
     PUT    "/v1/admin/users/{id}/password"                Write Admin admin::users::set_password, Secret, KeptElsewhere;
-    GET    "/v1/admin/users/{id}"                         Read  Admin admin::users::read;
+    GET    "/v1/admin/users/{id}/sessions"                Read  Admin admin::sessions::list, Strict;
+    DELETE "/v1/admin/users/{id}/sessions"                Write Admin admin::sessions::end_all, KeptElsewhere;
+    DELETE "/v1/admin/users/{id}/sessions/{session}"      Write Admin admin::sessions::end, KeptElsewhere;
+    GET    "/v1/admin/users/{id}"                         Read  Admin admin::users::read, Strict;
     PATCH  "/v1/admin/users/{id}"                         Write Admin admin::users::change, KeptElsewhere;
     DELETE "/v1/admin/users/{id}"                         Write Admin admin::users::delete, KeptElsewhere;
-    GET    "/v1/admin/regions"                            Read  Admin admin::regions::list;
+    GET    "/v1/admin/regions"                            Read  Admin admin::regions::list, Strict;
     POST   "/v1/account"                                  Write Open  account::register, Secret;
+    GET    "/v1/account"                                  Read  Person account::read;
+    PATCH  "/v1/account"                                  Write Person account::change;
+    PUT    "/v1/account/password"                         Write Person account::set_password, Secret, KeptElsewhere;
+    POST   "/v1/session"                                  Regional Anyone session::sign_in;
+    DELETE "/v1/session"                                  Regional Person session::sign_out;
+    GET    "/v1/sessions"                                 Read  Person sessions::list, Strict;
+    POST   "/v1/sessions:end-others"                      Write Person sessions::end_others, KeptElsewhere;
+    DELETE "/v1/sessions/{id}"                            Write Person sessions::end, KeptElsewhere;
 };
 
 /// Statuses that every route is counted with from zero.
@@ -164,7 +200,7 @@ pub fn mount(metrics: &Metrics) -> Vec<Mounted> {
     let table = ROUTES.iter().map(|route| {
         let statuses: &[u16] = match route.intent {
             Intent::Read => &READ_STATUSES,
-            Intent::Write => &WRITE_STATUSES,
+            Intent::Write | Intent::Regional => &WRITE_STATUSES,
         };
         let method = match route.method {
             Method::GET => "GET",

@@ -8,6 +8,8 @@ use std::{str::FromStr, time::Duration};
 pub enum Intent {
     Read,
     Write,
+    /// Nothing by itself: it is the region's own, and what it needs of the global plane it asks for.
+    Regional,
 }
 
 /// What `Godwit-Consistency` asks of a read.
@@ -119,6 +121,7 @@ pub enum Refusal {
 pub fn decide(ask: Ask, view: &View) -> Decision {
     match (ask.intent, ask.consistency) {
         (Intent::Write, _) | (Intent::Read, Consistency::Strong) => at_primary(ask, view),
+        (Intent::Regional, _) => Decision::Local,
         (Intent::Read, Consistency::Eventual) => match view.local {
             Some(_) => Decision::Local,
             None => elsewhere(view),

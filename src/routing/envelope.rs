@@ -13,7 +13,7 @@ pub use crate::topology::seal::Refused;
 use crate::{
     config::ClusterConfig,
     topology::seal::{self, Purpose},
-    vocab::{ApiKeyId, Bookmark, Epoch, IdempotencyKey, Region},
+    vocab::{ApiKeyId, Bookmark, Epoch, IdempotencyKey, Region, SessionId, UserId},
 };
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub const HEADER: &str = "godwit-envelope";
 pub enum Bearer {
     /// Resolved at the edge.
     Key(ApiKeyId),
+    /// A session, looked up at the edge. The primary judges it by its own directory.
+    Session { id: SessionId, user: UserId, generation: i64 },
     /// Well formed, but not in the edge's replica, which may only be behind: the primary decides.
     Unresolved {
         /// SHA-256 of the API key, hexadecimal.

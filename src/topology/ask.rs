@@ -6,7 +6,13 @@ use super::{
     lease::{Promise, Promised, Verdict},
     seal::{Purpose, Refused, Sealer},
 };
-use crate::vocab::{Epoch, Op, OpId, Region};
+use crate::{
+    storage::global::{
+        credentials::Credentials,
+        sessions::{Known, Live},
+    },
+    vocab::{Bookmark, Email, Epoch, Op, OpId, Region, TokenHash, UserId},
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -33,6 +39,23 @@ pub enum Question {
     Release { epoch: Epoch },
     /// To be carried out on the region's own database.
     Order(Box<Order>),
+    /// Of people and their sessions.
+    People(OfPeople),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfPeople {
+    /// To be recorded in the directory, by the primary of that epoch.
+    Record { epoch: Epoch, known: Vec<Known> },
+    /// Who is signed in by that token.
+    Session { token: TokenHash },
+    /// What signing in needs to know, of the primary: a tenant's name, who, and the address they come from.
+    Credentials { tenant: String, email: Email, from: String },
+    /// A session that was ended while there is no primary to say so.
+    End { token: TokenHash, seconds: u64 },
+    /// A newer hash of the same password, for the primary of that epoch.
+    Rehash { epoch: Epoch, user: UserId, old: String, new: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +65,30 @@ pub enum Answer {
     Promise(Promised),
     Released,
     Order(Box<Outcome>),
+    Recorded {
+        at: Bookmark,
+    },
+    Session(Seen),
+    Noted,
+    Credentials(Option<Credentials>),
     /// It could not be done, or may have been done in part: asking again is harmless.
     Failed {
         reason: String,
+    },
+}
+
+/// What a region knows of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    Live(Live),
+    /// For good.
+    Ended,
+    Absent {
+        /// Its database is the primary's: it is in no directory.
+        primary: bool,
+        /// Its Redis has answered.
+        asked: bool,
     },
 }
 

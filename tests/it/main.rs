@@ -20,8 +20,10 @@ mod laboratory;
 mod limits;
 mod lists;
 mod observed;
+mod outages;
 mod raw;
 mod sessions;
+mod signin;
 mod tenancy;
 mod users;
 
@@ -85,18 +87,6 @@ fn trials() -> Vec<Trial> {
             a_repeated_write_has_one_effect,
             twins_at_the_same_time_have_one_effect,
         }
-        run users::{
-            who_registers_far_from_the_primary_is_seen_everywhere_at_once,
-            a_repeated_registration_makes_one_user,
-            a_user_lives_through_all_changes_far_from_the_primary,
-            a_tenant_keeps_an_administrator,
-            what_cannot_be_a_user_is_refused_by_the_name_of_what_is_wrong,
-            users_are_listed_in_pages_while_others_come_and_go,
-            of_a_password_nothing_is_kept_but_its_argon2id_hash,
-            reads_go_on_while_passwords_are_hashed,
-            an_operator_makes_and_keeps_users_by_command,
-            the_laboratory_has_an_administrator,
-        }
         run lists::{
             pages_hold_every_item_once_while_others_come,
             a_page_of_large_items_ends_early_and_none_is_left_out,
@@ -123,9 +113,42 @@ fn trials() -> Vec<Trial> {
         }
         run_alone sessions::{a_local_read_takes_less_than_two_milliseconds}
     };
+    trials.extend(of_people());
     trials.extend(faults::trials());
     trials.extend(failover::trials());
     trials
+}
+
+fn of_people() -> Vec<Trial> {
+    trials! {
+        run users::{
+            who_registers_far_from_the_primary_is_seen_everywhere_at_once,
+            a_repeated_registration_makes_one_user,
+            a_user_lives_through_all_changes_far_from_the_primary,
+            a_tenant_keeps_an_administrator,
+            what_cannot_be_a_user_is_refused_by_the_name_of_what_is_wrong,
+            users_are_listed_in_pages_while_others_come_and_go,
+            of_a_password_nothing_is_kept_but_its_argon2id_hash,
+            reads_go_on_while_passwords_are_hashed,
+            an_operator_makes_and_keeps_users_by_command,
+            the_laboratory_has_an_administrator,
+        }
+        run signin::{
+            who_signs_in_anywhere_is_known_everywhere_at_once,
+            what_is_wrong_with_a_sign_in_is_told_to_nobody,
+            a_session_is_ended_everywhere_by_whoever_may_end_it,
+            a_password_a_suspension_and_a_deletion_end_what_was_begun_before,
+            a_new_role_is_that_of_the_sessions_too,
+            what_is_no_session_of_ours_is_refused_and_a_key_is_nobodys_account,
+            a_browser_is_signed_in_by_its_cookie_on_pages_of_this_site_alone,
+            nothing_of_a_password_or_a_token_is_in_a_log,
+        }
+        run outages::{
+            a_session_outlives_its_region_and_its_redis,
+            without_a_primary_people_sign_in_and_out_and_it_is_recorded_later,
+            a_region_that_was_cut_off_ends_what_was_ended_meanwhile,
+        }
+    }
 }
 
 fn main() -> ExitCode {

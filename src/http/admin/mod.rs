@@ -2,4 +2,5 @@
 
 pub mod keys;
 pub mod regions;
+pub mod sessions;
 pub mod users;

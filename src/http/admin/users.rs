@@ -130,7 +130,16 @@ pub async fn list(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
 /// A problem.
 pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let id = id(&request)?;
-    let known = conditional(&request)?;
+    one_user(&caller, &request, id).await
+}
+
+/// A user, to who may see them.
+pub(in crate::http) async fn one_user(
+    caller: &Caller,
+    request: &HttpRequest,
+    id: UserId,
+) -> Result<HttpResponse, Problem> {
+    let known = conditional(request)?;
     let found = caller.read(find(&caller.app().global, caller.scope(), id).await)?;
     let row = found.ok_or_else(Problem::not_found)?;
     let etag = ("etag", row.etag().to_string());
@@ -189,7 +198,7 @@ pub async fn create(
 }
 
 /// Hashes a password that must not be made of what is known `about` its owner.
-async fn hash(
+pub(in crate::http) async fn hash(
     caller: &Caller,
     password: &Password,
     about: &[&str],
@@ -245,7 +254,7 @@ pub async fn set_password(
     let subject = subject(&caller, id, matches.as_ref());
     caller
         .write(
-            async |tx| users::set_password(tx, subject, hash.as_str(), caller.op()).await,
+            async |tx| users::set_password(tx, subject, hash.as_str(), None, caller.op()).await,
             changed,
         )
         .await
@@ -291,11 +300,15 @@ pub async fn delete(caller: Caller, request: HttpRequest) -> Result<HttpResponse
     caller.write(async |tx| users::delete(tx, subject, caller.op()).await, gone).await
 }
 
-fn subject<'a>(caller: &'a Caller, id: UserId, matches: Option<&'a Match>) -> Subject<'a> {
+pub(super) fn subject<'a>(
+    caller: &'a Caller,
+    id: UserId,
+    matches: Option<&'a Match>,
+) -> Subject<'a> {
     let right = Right::Administrator(caller.scopes());
     Subject { scope: caller.scope(), id, matches, right }
 }
 
-fn id(request: &HttpRequest) -> Result<UserId, Problem> {
+pub(super) fn id(request: &HttpRequest) -> Result<UserId, Problem> {
     request.match_info().query("id").parse().map_err(|_| Problem::not_found())
 }

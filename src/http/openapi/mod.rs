@@ -16,9 +16,8 @@ mod tests;
 
 use super::{
     problem::Kind,
-    routes::{ROUTES, Route},
+    routes::{Access, ROUTES, Route},
 };
-use crate::vocab::Scope;
 use operations::Shown;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -104,6 +103,13 @@ fn document() -> Value {
                     "description": "An API key. The tenant comes from it and from nowhere else. \
                         Each operation names the scope it needs: `read`, `write` or `admin`.",
                 },
+                "session": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "v1.<region>.<random>.<mac>",
+                    "description": "A session's token, of `POST /v1/session`; browsers bring it as \
+                        the cookie `__Host-godwit_session`. Its scopes are those of the user's role.",
+                },
             },
         },
     })
@@ -117,7 +123,11 @@ fn add(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Valu
 /// One route: what the table says of it, what the gate does to all of its kind, and what is shown
 /// of it alone.
 fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
-    let common = if route.is_write() { &operations::WRITES } else { &operations::READS };
+    let common = match (route.is_write(), route.is_regional()) {
+        (true, _) => &operations::WRITES,
+        (_, true) => &operations::REGIONALS,
+        (false, false) => &operations::READS,
+    };
     let named = shown.parameters.iter().chain(common.parameters);
     let parameters: Vec<_> = named.map(|name| reference("parameters", name)).collect();
     let mut responses = Map::new();
@@ -125,7 +135,7 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
         responses.insert(status.to_string(), answer);
     }
     let mut kinds: Vec<Kind> = common.problems.to_vec();
-    kinds.retain(|kind| *kind != Kind::Unauthorized || route.scope().is_some());
+    kinds.retain(|kind| *kind != Kind::Unauthorized || !route.is_for_anyone());
     kinds.extend(shown.problems);
     for kinds in answers::by_status(&kinds) {
         let name = answers::name(&kinds);
@@ -150,8 +160,13 @@ fn operation(route: &Route, shown: Shown, used: &mut Used) -> Value {
 
 /// None at all where nobody has to be known.
 fn security(route: &Route) -> Value {
-    let key = |scope: Scope| json!({ "key": [scope.as_str()] });
-    Value::Array(route.scope().map(key).into_iter().collect())
+    match route.access {
+        Access::Open | Access::Anyone => json!([]),
+        Access::Person => json!([{ "session": [] }]),
+        Access::Scope(scope) => {
+            json!([{ "key": [scope.as_str()] }, { "session": [scope.as_str()] }])
+        }
+    }
 }
 
 fn reference(of: &str, name: &str) -> Value {

@@ -1,5 +1,6 @@
 //! What is to be said of each route beside its line in the table.
 
+mod sessions;
 mod users;
 
 use super::{
@@ -40,6 +41,10 @@ pub const WRITES: Common = Common {
     problems: OF_WRITES,
 };
 
+/// What the region itself does.
+pub const REGIONALS: Common =
+    Common { intent: "regional", parameters: &["traceparent"], problems: OF_REGIONALS };
+
 /// What a read can be refused with before its handler sees it, or for a dependency's sake.
 const OF_READS: &[Kind] = &[
     Kind::Malformed,
@@ -72,6 +77,20 @@ const OF_WRITES: &[Kind] = &[
     Kind::BookmarkTimeout,
     Kind::NoPrimary,
     Kind::OutcomeUnknown,
+    Kind::Unavailable,
+];
+
+/// The same for what the region does: its body is read, and nothing is in a journal.
+const OF_REGIONALS: &[Kind] = &[
+    Kind::Malformed,
+    Kind::BookmarkInvalid,
+    Kind::Unauthorized,
+    Kind::Forbidden,
+    Kind::RequestTimeout,
+    Kind::TooLarge,
+    Kind::RateLimited,
+    Kind::HeadersTooLarge,
+    Kind::Internal,
     Kind::Unavailable,
 ];
 
@@ -120,6 +139,17 @@ pub fn shown(method: &str, path: &str) -> Option<Shown> {
         ("POST", "/v1/admin/users/{id}:resume") => users::resume(),
         ("PUT", "/v1/admin/users/{id}/password") => users::set_password(),
         ("POST", "/v1/account") => users::register(),
+        ("GET", "/v1/account") => sessions::read_account(),
+        ("PATCH", "/v1/account") => sessions::change_account(),
+        ("PUT", "/v1/account/password") => sessions::set_password(),
+        ("POST", "/v1/session") => sessions::sign_in(),
+        ("DELETE", "/v1/session") => sessions::sign_out(),
+        ("GET", "/v1/sessions") => sessions::list(),
+        ("POST", "/v1/sessions:end-others") => sessions::end_others(),
+        ("DELETE", "/v1/sessions/{id}") => sessions::end(),
+        ("GET", "/v1/admin/users/{id}/sessions") => sessions::list_of_user(),
+        ("DELETE", "/v1/admin/users/{id}/sessions") => sessions::end_all_of_user(),
+        ("DELETE", "/v1/admin/users/{id}/sessions/{session}") => sessions::end_of_user(),
         _ => return None,
     })
 }

@@ -51,6 +51,16 @@ fn path() -> Value {
             "description": "A user.",
             "schema": schema("Id"),
         },
+        "session_id": {
+            "name": "id", "in": "path", "required": true,
+            "description": "A session; not its token.",
+            "schema": schema("Id"),
+        },
+        "user_session_id": {
+            "name": "session", "in": "path", "required": true,
+            "description": "One of the user's sessions.",
+            "schema": schema("Id"),
+        },
         "write_key": {
             "name": "key", "in": "path", "required": true,
             "description": "The write's `Idempotency-Key`, percent-encoded.",
@@ -110,6 +120,11 @@ fn query() -> Value {
             "schema": schema("Id"),
         },
         "user_cursor": {
+            "name": "cursor", "in": "query",
+            "description": "The `next_cursor` of an earlier page.",
+            "schema": schema("Id"),
+        },
+        "session_cursor": {
             "name": "cursor", "in": "query",
             "description": "The `next_cursor` of an earlier page.",
             "schema": schema("Id"),

@@ -1,5 +1,6 @@
 //! Schemas: what bodies and values look like.
 
+mod sessions;
 mod users;
 
 use super::{parameters::MATCH_PATTERN, schema};
@@ -16,8 +17,17 @@ use serde_json::{Map, Value, json};
 /// All of them, by name.
 pub fn all() -> Value {
     let mut all = Map::new();
-    let parts =
-        [values(), items(), batches(), writes(), keys(), users::all(), cluster(), problem()];
+    let parts = [
+        values(),
+        items(),
+        batches(),
+        writes(),
+        keys(),
+        users::all(),
+        sessions::all(),
+        cluster(),
+        problem(),
+    ];
     for part in parts {
         if let Value::Object(part) = part {
             all.extend(part);

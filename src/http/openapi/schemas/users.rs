@@ -9,6 +9,14 @@ use crate::{
 };
 use serde_json::{Value, json};
 
+pub(super) fn tenant() -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$",
+        "description": "The tenant's name.",
+    })
+}
+
 /// All of them, by name.
 pub fn all() -> Value {
     let when = json!({ "type": ["string", "null"], "format": "date-time" });
@@ -52,11 +60,7 @@ pub fn all() -> Value {
         "UserPage": page("User", &json!({ "oneOf": [schema("Id"), { "type": "null" }] })),
         "Registration": strict(
             "The account to make.", &["tenant", "email", "name", "password"], &json!({
-                "tenant": {
-                    "type": "string",
-                    "pattern": "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$",
-                    "description": "The tenant's name.",
-                },
+                "tenant": tenant(),
                 "email": email, "name": name, "password": password,
             }),
         ),

@@ -1,0 +1,112 @@
+//! The cookie that a browser is signed in by, and which pages may use it.
+
+use super::headers;
+use crate::identity::SessionToken;
+use actix_web::http::{
+    Uri,
+    header::{self, HeaderMap, HeaderName},
+};
+use std::time::Duration;
+
+/// `__Host-`: a browser takes it from this host alone, over TLS, for every path (RFC 6265bis section 4.1.3.2).
+pub const SESSION: &str = "__Host-godwit_session";
+
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The value of a cookie; the first, if it was sent more than once.
+pub fn value<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
+    let mut pairs =
+        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+}
+
+/// The token that a browser brings.
+#[must_use]
+pub fn session(headers: &HeaderMap) -> Option<&str> {
+    value(headers, SESSION)
+}
+
+/// Signs a browser in.
+#[must_use]
+pub fn begin(token: &SessionToken, lasts: Duration) -> String {
+    let (token, seconds) = (token.reveal(), lasts.as_secs());
+    format!("{SESSION}={token}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax")
+}
+
+/// Signs it out.
+#[must_use]
+pub fn end() -> String {
+    format!("{SESSION}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax")
+}
+
+/// Whether a page of this very origin sends it, as the browser says: by Fetch Metadata, or by `Origin`, which
+/// older ones send. Who says neither is not believed.
+#[must_use]
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers::joined(headers, &SITE) {
+        return *site == *b"same-origin";
+    }
+    let text = |name: &HeaderName| {
+        let value = headers::joined(headers, name)?;
+        String::from_utf8(value.into_owned()).ok()
+    };
+    let (Some(origin), Some(host)) = (text(&header::ORIGIN), text(&header::HOST)) else {
+        return false;
+    };
+    let origin: Option<Uri> = origin.parse().ok();
+    origin.is_some_and(|origin| {
+        origin.authority().is_some_and(|theirs| theirs.as_str().eq_ignore_ascii_case(&host))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderValue;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn only_a_page_of_this_origin_may_use_the_cookie_to_change_something() {
+        let host = ("host", "app.example.com:8443");
+        for (fields, wanted) in [
+            (vec![("sec-fetch-site", "same-origin")], true),
+            (vec![("sec-fetch-site", "same-site")], false),
+            (vec![("sec-fetch-site", "cross-site")], false),
+            (vec![("sec-fetch-site", "none")], false),
+            // The browser's own word counts more than what can be compared.
+            (
+                vec![
+                    host,
+                    ("origin", "https://app.example.com:8443"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                false,
+            ),
+            (vec![host, ("origin", "https://app.example.com:8443")], true),
+            (vec![host, ("origin", "https://APP.example.com:8443")], true),
+            (vec![host, ("origin", "https://app.example.com")], false),
+            (vec![host, ("origin", "https://evil.example.com:8443")], false),
+            (vec![host, ("origin", "null")], false),
+            (vec![("origin", "https://app.example.com:8443")], false),
+            (vec![host], false),
+        ] {
+            assert_eq!(is_same_origin(&headers(&fields)), wanted, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let map = headers(&[("cookie", "a=1; __Host-godwit_session=v1.x; b=2"), ("cookie", "c=3")]);
+        assert_eq!(session(&map), Some("v1.x"));
+        assert_eq!(value(&map, "c"), Some("3"));
+        assert_eq!(value(&map, "godwit_session"), None);
+    }
+}

@@ -1,0 +1,453 @@
+//! What of people and their sessions this region cannot say alone: it asks the region that began a session,
+//! and the primary.
+//!
+//! A session is over only when somebody who must know has said so. Where they cannot be asked the answer is
+//! 503, never 401: a client that is told that it is signed out forgets who it was.
+
+use super::{
+    app::App,
+    limits::client_address,
+    problem::{Kind, Problem},
+};
+use crate::{
+    identity::{Lookup, Password, SessionToken, StoredHash, password::Verdict},
+    queue::RecordError,
+    routing::PrimaryView,
+    storage::{
+        global::{
+            credentials::{self, Credentials},
+            hot::HotReads,
+            sessions::{DEVICE_CHARS_MAX, Known, Live},
+        },
+        redis::sessions::{self as kept, Debt, Owed},
+    },
+    telemetry::metrics::SessionSource,
+    topology::ask::{Answer, OfPeople, Question, Seen},
+    vocab::{Email, Op, Region, TokenHash},
+};
+use actix_web::{HttpRequest, http::header};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use std::time::Duration;
+
+/// Longest wait for a region that is asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Left of a request's time when it ends.
+const LEFT_FOR_THE_ANSWER: Duration = Duration::from_millis(250);
+
+async fn ask(app: &App, region: &Region, question: OfPeople, op: &Op) -> Option<Answer> {
+    let asker = app.peers.get(region)?;
+    let patience = PATIENCE.min(op.remaining().saturating_sub(LEFT_FOR_THE_ANSWER));
+    match asker.ask(Question::People(question), patience, op).await {
+        Ok(Answer::Failed { reason }) => {
+            tracing::debug!(%region, reason, "a region could not tell of somebody");
+            None
+        }
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            tracing::debug!(%region, error = %error, "a region was asked of somebody");
+            None
+        }
+    }
+}
+
+fn unknown() -> Problem {
+    let detail = "Whether you are signed in cannot be found out at this moment.";
+    Problem::new(Kind::Unavailable, detail).header("retry-after", "1")
+}
+
+/// Looks a session up where it began and at the primary, side by side. `asked`: this region's Redis does not
+/// have it.
+///
+/// # Errors
+/// `unavailable` when nobody who would have to know can be asked.
+pub async fn elsewhere(
+    app: &App,
+    hot: &HotReads,
+    token: &SessionToken,
+    asked: bool,
+    op: &Op,
+) -> Result<Lookup, Problem> {
+    let home = token.home();
+    let (primary, here) = match app.primary() {
+        PrimaryView::Here(_) => (None, true),
+        PrimaryView::Peer(region, _) => (Some(region), false),
+        _ => (None, false),
+    };
+    // What a region that is gone for good knew is gone with it.
+    let gone = app.topology.look(|snapshot| !snapshot.members().contains(home));
+    let at_home = (*home != app.region && !gone).then(|| home.clone());
+    let mut asks: FuturesUnordered<_> = at_home
+        .iter()
+        .chain(primary.iter().filter(|region| at_home.as_ref() != Some(region)))
+        .filter(|region| reaches(app, region))
+        .map(|region| async move {
+            (region, ask(app, region, OfPeople::Session { token: token.hash() }, op).await)
+        })
+        .collect();
+    let mut home_has_none = gone || *home == app.region && asked;
+    let mut primary_has_none = here && asked;
+    while let Some((region, answer)) = asks.next().await {
+        match answer {
+            Some(Answer::Session(Seen::Live(live))) => {
+                let at_home = *region == *home;
+                let found = if at_home { SessionSource::Home } else { SessionSource::Primary };
+                app.metrics.session_lookups.count(found);
+                return match app.sessions.adopt(&token.hash(), live.clone(), hot, op).await {
+                    Ok(found) => Ok(found),
+                    // Found is found, whether this region can keep it or not.
+                    Err(_) => Ok(Lookup::Live(live)),
+                };
+            }
+            Some(Answer::Session(Seen::Ended)) => return Ok(Lookup::Ended),
+            Some(Answer::Session(Seen::Absent { primary, asked })) => {
+                primary_has_none |= primary;
+                home_has_none |= asked && *region == *home;
+            }
+            _ => {}
+        }
+    }
+    app.metrics.session_lookups.count(SessionSource::Nowhere);
+    if home_has_none && primary_has_none { Ok(Lookup::Absent { asked }) } else { Err(unknown()) }
+}
+
+fn reaches(app: &App, region: &Region) -> bool {
+    app.topology.look(|snapshot| {
+        snapshot.peers.get(region).is_some_and(|peer| app.topology.reachable(peer))
+    })
+}
+
+/// Asks the directory about a session that was found in Redis: this region's if it is new enough, else the
+/// primary's.
+///
+/// # Errors
+/// `unavailable` when neither can be asked: what cannot be confirmed is not good enough.
+pub async fn confirmed(
+    app: &App,
+    hot: &HotReads,
+    token: &TokenHash,
+    live: Live,
+    op: &Op,
+) -> Result<Lookup, Problem> {
+    let primary = app.primary();
+    if matches!(primary, PrimaryView::Here(_)) || is_newer_than(app, strict_lag(app)) {
+        return Ok(match app.sessions.recorded(token, hot, op).await? {
+            // Not recorded yet.
+            Lookup::Absent { .. } => Lookup::Live(live),
+            found => found,
+        });
+    }
+    let PrimaryView::Peer(region, _) = primary else {
+        return Err(unknown());
+    };
+    match ask(app, &region, OfPeople::Session { token: *token }, op).await {
+        Some(Answer::Session(Seen::Live(live))) => Ok(Lookup::Live(live)),
+        Some(Answer::Session(Seen::Ended)) => Ok(Lookup::Ended),
+        Some(Answer::Session(Seen::Absent { primary: true, .. })) => Ok(Lookup::Live(live)),
+        _ => Err(unknown()),
+    }
+}
+
+fn strict_lag(app: &App) -> Duration {
+    Duration::from_millis(app.sessions.config().strict_lag_ms_max)
+}
+
+/// Whether this region's replica is known to be no older than that.
+fn is_newer_than(app: &App, most: Duration) -> bool {
+    let now = app.clock.monotonic();
+    app.topology.look(|snapshot| {
+        snapshot.tellable(now).is_some() && snapshot.lag.is_some_and(|lag| lag.bound(now) <= most)
+    })
+}
+
+/// Notes that a session is in use, for the directory to hear.
+pub async fn tell_of_use(
+    app: &App,
+    request: &HttpRequest,
+    token: &SessionToken,
+    live: &Live,
+    op: &Op,
+) {
+    let owed = Owed { known: known(app, request, token, live.clone(), op), at: None };
+    if let Err(error) = kept::owe_if_nothing(&app.redis, &owed, op).await {
+        tracing::debug!(error = %error, "the directory does not hear of a session in use");
+    }
+}
+
+fn known(app: &App, request: &HttpRequest, token: &SessionToken, session: Live, op: &Op) -> Known {
+    Known {
+        session,
+        token: token.hash(),
+        home: token.home().clone(),
+        device: device(request),
+        address: address(app, request),
+        seen_at: op.now(),
+        seen_in: app.region.clone(),
+        ended_at: None,
+    }
+}
+
+/// What a browser or program calls itself, without what a line could not hold.
+fn device(request: &HttpRequest) -> String {
+    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let seen = agent.unwrap_or_default().chars().filter(|c| !c.is_control());
+    seen.take(DEVICE_CHARS_MAX).collect()
+}
+
+/// The network address that a request comes from; empty when it is not known.
+#[must_use]
+pub fn address(app: &App, request: &HttpRequest) -> String {
+    let forwarded_for = super::headers::joined(request.headers(), &header::X_FORWARDED_FOR);
+    let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
+    let trusted = &app.config.limits.trusted_proxies;
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    peer.map_or(String::new(), |peer| client_address(peer, forwarded_for, trusted).to_string())
+}
+
+/// Who wants to sign in, as far as they say.
+pub struct SignIn<'a> {
+    pub tenant: &'a str,
+    pub email: &'a Email,
+    /// Where they come from.
+    pub from: &'a str,
+}
+
+/// What is known of who wants to sign in, and where it was read.
+pub struct Found {
+    pub credentials: Option<Credentials>,
+    /// In this region's replica: the primary may know better.
+    replica: bool,
+}
+
+/// Reads what signing in needs: here, if this replica is known to be new enough, else at the primary; and
+/// here again while there is none.
+///
+/// # Errors
+/// When no database answers.
+pub async fn find(app: &App, who: &SignIn<'_>, op: &Op) -> Result<Found, Problem> {
+    let most = Duration::from_millis(app.sessions.config().sign_in_lag_ms_max);
+    let here = matches!(app.primary(), PrimaryView::Here(_));
+    if !here
+        && !is_newer_than(app, most)
+        && let Some(credentials) = at_primary(app, who, op).await
+    {
+        return Ok(Found { credentials, replica: false });
+    }
+    match credentials::find(&app.global, who.tenant, who.email, who.from).await {
+        Ok(read) => Ok(Found { credentials: read.value, replica: !here }),
+        Err(error) => match at_primary(app, who, op).await {
+            Some(credentials) => Ok(Found { credentials, replica: false }),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// `None`: there is no primary, or it does not answer.
+async fn at_primary(app: &App, who: &SignIn<'_>, op: &Op) -> Option<Option<Credentials>> {
+    let PrimaryView::Peer(region, _) = app.primary() else {
+        return None;
+    };
+    let question = OfPeople::Credentials {
+        tenant: who.tenant.to_owned(),
+        email: who.email.clone(),
+        from: who.from.to_owned(),
+    };
+    match ask(app, &region, question, op).await {
+        Some(Answer::Credentials(found)) => Some(found),
+        _ => None,
+    }
+}
+
+/// Compares the password. Whom this replica does not know, or knows with another password, the primary may:
+/// they have just registered, or changed it.
+///
+/// # Errors
+/// When no turn to hash comes in time.
+pub async fn check(
+    app: &App,
+    who: &SignIn<'_>,
+    found: Found,
+    password: &Password,
+    op: &Op,
+) -> Result<Option<Credentials>, Problem> {
+    let Found { credentials, replica } = found;
+    if let Some(right) = compare(app, credentials.as_ref(), password, op).await? {
+        return Ok(Some(right));
+    }
+    if !replica {
+        return Ok(None);
+    }
+    let Some(newer) = at_primary(app, who, op).await else {
+        return Ok(None);
+    };
+    let hash = |of: &Option<Credentials>| of.as_ref().and_then(|of| of.hash.clone());
+    if hash(&newer) == hash(&credentials) {
+        return Ok(None);
+    }
+    compare(app, newer.as_ref(), password, op).await
+}
+
+async fn compare(
+    app: &App,
+    credentials: Option<&Credentials>,
+    password: &Password,
+    op: &Op,
+) -> Result<Option<Credentials>, Problem> {
+    let hash = credentials.and_then(|of| of.hash.clone()).map(StoredHash::from_stored);
+    match app.passwords.verify(password, hash.as_ref(), op).await? {
+        Verdict::Wrong => Ok(None),
+        Verdict::Right { rehash } => {
+            if let (true, Some(of), Some(old)) = (rehash, credentials, &hash) {
+                renew_hash(app, of, old, password, op).await;
+            }
+            Ok(credentials.cloned())
+        }
+    }
+}
+
+/// Replaces a hash that was made at another cost. Nothing depends on it: the next time is as good.
+async fn renew_hash(app: &App, of: &Credentials, old: &StoredHash, password: &Password, op: &Op) {
+    let Ok(new) = app.passwords.rehash(password, op).await else { return };
+    let outcome = app.registrar.rehash(of.user, old.as_str(), new.as_str(), op).await;
+    if let Err(error) = outcome {
+        tracing::debug!(error = %error, "a password's hash stays as it was");
+    }
+}
+
+/// Begins a session: in this region's Redis, and in the directory if the primary records it in time. One of
+/// the two is enough to be signed in.
+///
+/// # Errors
+/// When it is kept nowhere.
+pub async fn begin(
+    app: &App,
+    request: &HttpRequest,
+    token: &SessionToken,
+    session: Live,
+    op: &Op,
+) -> Result<(), Problem> {
+    let owed = Owed { known: known(app, request, token, session, op), at: None };
+    let idle = app.sessions.idle_of(&owed.known.session, op);
+    let here = kept::begin(&app.redis, &owed, idle, op).await;
+    let recorded = record(app, &owed, here.is_ok(), op).await;
+    match (here, recorded) {
+        (Err(error), Err(_)) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Ends a session: in this region's Redis, and in the directory if the primary records it in time. If not,
+/// the regions that can be reached are told, and the directory hears of it later.
+///
+/// # Errors
+/// When it is ended nowhere.
+pub async fn end(
+    app: &App,
+    request: &HttpRequest,
+    token: &SessionToken,
+    session: Live,
+    op: &Op,
+) -> Result<(), Problem> {
+    let lasts = (session.expires_at - op.now()).to_std().unwrap_or_default();
+    let known = Known { ended_at: Some(op.now()), ..known(app, request, token, session, op) };
+    let owed = Owed { known, at: None };
+    let here = match kept::owe(&app.redis, &owed, op).await {
+        Ok(()) => kept::end(&app.redis, &[(token.hash(), lasts)], op).await,
+        Err(error) => Err(error),
+    };
+    app.sessions.forget(&token.hash());
+    let recorded = record(app, &owed, here.is_ok(), op).await;
+    if recorded.is_err() {
+        let seconds = lasts.as_secs();
+        let question = || OfPeople::End { token: token.hash(), seconds };
+        let told = app.peers.keys().filter(|region| reaches(app, region));
+        let bound = Op { deadline: op.clock.monotonic() + record_bound(app), ..op.clone() };
+        let told = told.map(|region| ask(app, region, question(), &bound));
+        futures_util::future::join_all(told).await;
+    }
+    match (here, recorded) {
+        (Err(error), Err(_)) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn record_bound(app: &App) -> Duration {
+    Duration::from_millis(app.sessions.config().record_ms_max)
+}
+
+/// Tries to have it recorded now; `noted`: it is owed otherwise.
+async fn record(app: &App, owed: &Owed, noted: bool, op: &Op) -> Result<(), RecordError> {
+    // Without a note of it this is the only try.
+    let bound = if noted { record_bound(app) } else { PATIENCE };
+    let deadline = op.deadline.min(op.clock.monotonic() + bound);
+    let op = Op { deadline, ..op.clone() };
+    let at = app.registrar.record(std::slice::from_ref(&owed.known), &op).await?;
+    if noted && let Ok(debt) = Debt::of(owed.clone()) {
+        let sent = Owed { at: Some(at), ..owed.clone() };
+        // If this fails it is recorded twice.
+        let _ = kept::settle(&app.redis, &debt, Some(&sent), &op).await;
+    }
+    Ok(())
+}
+
+/// Answers another region's question of people.
+pub async fn answer(app: &App, hot: &HotReads, question: OfPeople, op: &Op) -> Answer {
+    let failed = |error: &(dyn std::error::Error + 'static)| Answer::Failed {
+        reason: crate::vocab::causes(error),
+    };
+    match question {
+        OfPeople::Record { epoch, known } => {
+            match app.registrar.record_here(epoch, &known, op).await {
+                Ok(at) => Answer::Recorded { at },
+                Err(error) => failed(&error),
+            }
+        }
+        OfPeople::Rehash { epoch, user, old, new } => {
+            match app.registrar.rehash_here(epoch, user, &old, &new, op).await {
+                Ok(at) => Answer::Recorded { at },
+                Err(error) => failed(&error),
+            }
+        }
+        OfPeople::Session { token } => match seen(app, hot, &token, op).await {
+            Ok(seen) => Answer::Session(seen),
+            Err(error) => failed(&error),
+        },
+        OfPeople::Credentials { tenant, email, from } => {
+            if !matches!(app.primary(), PrimaryView::Here(_)) {
+                return Answer::Failed { reason: "this region is not the primary".into() };
+            }
+            match credentials::find(&app.global, &tenant, &email, &from).await {
+                Ok(read) => Answer::Credentials(read.value),
+                Err(error) => failed(&error),
+            }
+        }
+        OfPeople::End { token, seconds } => {
+            let lasts = Duration::from_secs(seconds).min(app.sessions.config().lasts());
+            let ended = kept::end(&app.redis, &[(token, lasts)], op).await;
+            app.sessions.forget(&token);
+            ended.map_or_else(|error| failed(&error), |()| Answer::Noted)
+        }
+    }
+}
+
+async fn seen(
+    app: &App,
+    hot: &HotReads,
+    token: &TokenHash,
+    op: &Op,
+) -> Result<Seen, crate::storage::StorageError> {
+    let primary = matches!(app.primary(), PrimaryView::Here(_));
+    let found = app.sessions.find(token, hot, op).await?;
+    // The primary is asked for what is so now.
+    let found = match found {
+        Lookup::Live(live) if primary => match app.sessions.recorded(token, hot, op).await? {
+            Lookup::Absent { .. } => Lookup::Live(live),
+            recorded => recorded,
+        },
+        found => found,
+    };
+    Ok(match found {
+        Lookup::Live(live) => Seen::Live(live),
+        Lookup::Ended => Seen::Ended,
+        Lookup::Absent { asked } => Seen::Absent { primary, asked },
+    })
+}
