@@ -1,5 +1,6 @@
 //! Settings in, application out: builds everything that lives as long as the process.
 
+mod answers;
 pub mod operator;
 mod replayer;
 
@@ -7,7 +8,11 @@ use crate::{
     config::Config,
     domain::upkeep::{PrimaryIn, UpkeepLoop},
     failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
-    http::{App, Servers, limits::Limiter, openapi, routes},
+    http::{
+        App, Servers,
+        limits::{Limiter, tell::TellLoop},
+        openapi, routes,
+    },
     identity::{Passwords, Resolver},
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
@@ -67,7 +72,10 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let replayer = Arc::new(replayer::Replayer { global: global.clone() });
     let clerk = Clerk::new(&config, global.clone(), topology.clone(), replayer);
     let known = topology.clone();
-    let answers = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
+    let region = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
+    let limiter = Limiter::new(&config.limits, redis.clone(), clock.clone());
+    let limiter = Arc::new(limiter.telling(config.peers().map(|(peer, _)| peer.clone())));
+    let answers = answers::Answering { limiter: Arc::clone(&limiter), region };
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {
@@ -75,7 +83,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         region: config.region.clone(),
         resolver: Resolver::new(&config.identity),
         passwords: Passwords::new(&config.identity.password).context("passwords")?,
-        limiter: Limiter::new(&config.limits, redis.clone(), clock.clone()),
+        limiter,
         mounted: routes::mount(&metrics),
         schema: SchemaWatch::default(),
         sealer: Sealer::new(&config.cluster),
@@ -180,6 +188,7 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
         let asker =
             Asker::new(client.clone(), app.sealer.clone(), peer.clone(), &facts.internal_url);
+        tell(app, &asker);
         renew(app, peer.clone(), Granting::Peer(asker));
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(HopEar(Arc::clone(&app)));
@@ -224,6 +233,15 @@ fn keep(app: &Arc<App>, grantor: Grantor, control: Arc<dyn DatabaseControl>) {
     app.loops.clone().start(KeeperLoop::schedule(), Activator::new(), move || {
         let (topology, redis) = (app.topology.clone(), app.redis.clone());
         KeeperLoop::new(&app.config, topology, Arc::clone(&control), grantor.clone(), redis)
+    });
+}
+
+/// Tells that region of guesses at passwords.
+fn tell(app: &Arc<App>, asker: &Asker) {
+    let (limiter, metrics) = (Arc::clone(&app.limiter), Arc::clone(&app.metrics));
+    let asker = asker.clone();
+    app.loops.start(TellLoop::schedule(), Activator::new(), move || {
+        TellLoop::new(Arc::clone(&limiter), asker.clone(), Arc::clone(&metrics))
     });
 }
 

@@ -121,6 +121,7 @@ impl RegionAnswers {
                 };
                 Answer::Order(Box::new(outcome))
             }
+            Question::Guesses(_) => failed("guesses are not the database's affair".to_owned()),
         }
     }
 

@@ -32,7 +32,7 @@ pub struct App {
     pub redis: Redis,
     pub resolver: Resolver,
     pub passwords: Passwords,
-    pub limiter: Limiter,
+    pub limiter: Arc<Limiter>,
     pub metrics: Arc<Metrics>,
     pub telemetry: Telemetry,
     pub loops: Loops,

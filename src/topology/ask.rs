@@ -6,7 +6,7 @@ use super::{
     lease::{Promise, Promised, Verdict},
     seal::{Purpose, Refused, Sealer},
 };
-use crate::vocab::{Epoch, Op, OpId, Region};
+use crate::vocab::{Epoch, Op, OpId, Region, guess::Guesses};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub enum Question {
     Release { epoch: Epoch },
     /// To be carried out on the region's own database.
     Order(Box<Order>),
+    /// Wrong passwords that were tried there: they count here too.
+    Guesses(Guesses),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ pub enum Answer {
     Promise(Promised),
     Released,
     Order(Box<Outcome>),
+    /// The guesses count here, now or since they were told before.
+    Noted,
     /// It could not be done, or may have been done in part: asking again is harmless.
     Failed {
         reason: String,

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub routes: Counters<Route>,
     /// Rate-limit decisions by bucket, verdict and who decided.
     pub rate_limits: Counters<RateDecision>,
+    /// Guesses that a peer was never told of: it was away for too long, or there were too many.
+    pub guesses_untold: IntCounter,
     /// Time that reads spent waiting for their bookmark.
     pub bookmark_wait_seconds: Histogram,
     pub bookmark_waits: Counters<WaitOutcome>,
@@ -177,6 +179,10 @@ impl Metrics {
                 .gauge("godwit_http_requests_in_flight", "Requests being answered now."),
             routes: make.by("godwit_routing_decisions_total", "How requests were answered."),
             rate_limits: make.by("godwit_rate_limit_decisions_total", "Rate-limit decisions."),
+            guesses_untold: make.counter(
+                "godwit_guesses_untold_total",
+                "Wrong passwords that another region was not told of: too many, or too old when it answered.",
+            ),
             bookmark_wait_seconds: make
                 .seconds("godwit_bookmark_wait_seconds", "Time spent waiting for a bookmark."),
             bookmark_waits: make
@@ -406,6 +412,7 @@ mod tests {
         godwit_epoch{}
         godwit_forward_seconds{peer}
         godwit_forwards_total{outcome,peer}
+        godwit_guesses_untold_total{}
         godwit_http_request_seconds{region,route}
         godwit_http_requests_in_flight{}
         godwit_http_requests_total{method,region,route,status}
