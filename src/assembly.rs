@@ -10,7 +10,7 @@ use crate::{
     failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
     http::{
         App, Servers,
-        limits::{Limiter, tell::TellLoop},
+        limits::{Limiter, forget::ForgetLoop, tell::TellLoop},
         openapi, routes,
     },
     identity::{Passwords, Resolver},
@@ -182,6 +182,10 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     let (topology, notes) = (app.topology.clone(), grantor.clone());
     app.loops.start(NoteLoop::schedule(), Activator::new(), move || {
         NoteLoop::new(topology.clone(), notes.clone())
+    });
+    let limiter = Arc::clone(&app.limiter);
+    app.loops.start(ForgetLoop::schedule(), Activator::new(), move || {
+        ForgetLoop::new(Arc::clone(&limiter))
     });
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
     for (peer, facts) in config.peers() {

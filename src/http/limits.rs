@@ -8,6 +8,7 @@
 //! Tries to sign in are counted one by one, without leases, and told to the other regions
 //! ([`sign_in`], `docs/adr/0013-sign-in-throttles.md`).
 
+pub mod forget;
 mod owed;
 pub mod sign_in;
 pub mod tell;
@@ -184,8 +185,9 @@ impl Limiter {
         self.take(&self.registration, address.into(), op, metrics).await
     }
 
-    /// Forgets callers that the local bound has not seen for a while. For a loop.
-    pub fn forget_idle(&self) {
+    /// Forgets callers that the local bound has not seen for a while, and says how many.
+    fn forget_idle(&self) -> u64 {
+        let mut forgotten = 0;
         for kind in [
             &self.credential,
             &self.address,
@@ -195,9 +197,12 @@ impl Limiter {
             &self.sign_in_account,
             &self.sign_in_familiar,
         ] {
+            let before = kind.local.len();
             kind.local.retain_recent();
             kind.local.shrink_to_fit();
+            forgotten += before.saturating_sub(kind.local.len());
         }
+        u64::try_from(forgotten).unwrap_or(u64::MAX)
     }
 
     fn now_ms(&self) -> u64 {
