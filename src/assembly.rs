@@ -8,7 +8,11 @@ use crate::{
     config::{Config, RegionConfig},
     domain::upkeep::{PrimaryIn, UpkeepLoop},
     failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
-    http::{App, Servers, limits::Limiter, openapi, routes},
+    http::{
+        App, Servers,
+        limits::{Limiter, forget::ForgetLoop, tell::TellLoop},
+        openapi, routes,
+    },
     identity::{Passwords, Resolver, Sessions},
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
@@ -70,6 +74,8 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let clerk = Clerk::new(&config, global.clone(), topology.clone(), replayer);
     let known = topology.clone();
     let answers = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
+    let limiter = Limiter::new(&config.limits, redis.clone(), clock.clone());
+    let limiter = Arc::new(limiter.telling(config.peers().map(|(peer, _)| peer.clone())));
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let sealer = Sealer::new(&config.cluster);
     let peers = Arc::new(askers(&config, &sealer)?);
@@ -80,7 +86,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         region: config.region.clone(),
         resolver: Resolver::new(&config.identity),
         passwords: Passwords::new(&config.identity.password).context("passwords")?,
-        limiter: Limiter::new(&config.limits, redis.clone(), clock.clone()),
+        limiter,
         mounted: routes::mount(&metrics),
         schema: SchemaWatch::default(),
         sealer,
@@ -184,9 +190,14 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     app.loops.start(NoteLoop::schedule(), Activator::new(), move || {
         NoteLoop::new(topology.clone(), notes.clone())
     });
+    let limiter = Arc::clone(&app.limiter);
+    app.loops.start(ForgetLoop::schedule(), Activator::new(), move || {
+        ForgetLoop::new(Arc::clone(&limiter))
+    });
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
     let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
     for (peer, asker) in app.peers.iter() {
+        tell(app, asker);
         renew(app, peer.clone(), Granting::Peer(asker.clone()));
         let client = client.clone();
         let (app, peer) = (Arc::clone(app), peer.clone());
@@ -258,6 +269,15 @@ fn keep(app: &Arc<App>, grantor: Grantor, control: Arc<dyn DatabaseControl>) {
     app.loops.clone().start(KeeperLoop::schedule(), Activator::new(), move || {
         let (topology, redis) = (app.topology.clone(), app.redis.clone());
         KeeperLoop::new(&app.config, topology, Arc::clone(&control), grantor.clone(), redis)
+    });
+}
+
+/// Tells that region of guesses at passwords.
+fn tell(app: &Arc<App>, asker: &Asker) {
+    let (limiter, metrics) = (Arc::clone(&app.limiter), Arc::clone(&app.metrics));
+    let asker = asker.clone();
+    app.loops.start(TellLoop::schedule(), Activator::new(), move || {
+        TellLoop::new(Arc::clone(&limiter), asker.clone(), Arc::clone(&metrics))
     });
 }
 

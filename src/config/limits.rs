@@ -16,6 +16,18 @@ pub struct LimitsConfig {
     /// Per client address, for accounts that people make themselves: each costs a password's hash and a
     /// row. An office or a school behind one address still gets all its people in within a day.
     pub registration: SlowBucket,
+    /// Per client address, for tries to sign in whose password is wrong, whatever the account. Higher: who
+    /// tries one password at many accounts gets further. Lower: an office behind one address is held up by
+    /// its own people's typing errors.
+    pub sign_in_address: SlowBucket,
+    /// Per account, for wrong passwords from all addresses together that have never signed in to it.
+    /// Higher: a password is guessed sooner. Lower: a little malice keeps its owner from signing in from
+    /// anywhere new.
+    pub sign_in_account: SlowBucket,
+    /// Per account and client address, for wrong passwords from an address that has signed in to the account
+    /// before: its owner's own bucket, which nobody elsewhere can empty. Higher: who shares that address
+    /// guesses sooner. Lower: typing errors lock the owner out.
+    pub sign_in_familiar: SlowBucket,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses. Empty: the peer address counts.
     #[serde(deserialize_with = "super::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
@@ -67,6 +79,11 @@ impl Default for LimitsConfig {
             address: Bucket { per_second: 2_000, burst: 4_000 },
             refused: Bucket { per_second: 50, burst: 200 },
             registration: SlowBucket { per_hour: 30, burst: 20 },
+            sign_in_address: SlowBucket { per_hour: 120, burst: 30 },
+            // 1,460 tries a day, however many try from wherever: hopeless against a password that
+            // registration lets through.
+            sign_in_account: SlowBucket { per_hour: 60, burst: 20 },
+            sign_in_familiar: SlowBucket { per_hour: 60, burst: 10 },
             trusted_proxies: Vec::new(),
         }
     }
@@ -75,7 +92,9 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let rates = [self.credential, self.address, self.refused].map(Rate::from);
-        for rate in rates.into_iter().chain([self.registration.into()]) {
+        let slow =
+            [self.registration, self.sign_in_address, self.sign_in_account, self.sign_in_familiar];
+        for rate in rates.into_iter().chain(slow.map(Rate::from)) {
             positive("limits", rate.tokens.into())?;
             positive("limits", rate.burst.into())?;
         }

@@ -122,7 +122,7 @@ impl RegionAnswers {
                 Answer::Order(Box::new(outcome))
             }
             // The listener answers these itself.
-            Question::People(_) => failed("nobody is known here".into()),
+            Question::People(_) | Question::Guesses(_) => failed("nobody is known here".into()),
         }
     }
 

@@ -40,7 +40,7 @@ pub struct App {
     /// The other regions, to be asked.
     pub peers: Arc<BTreeMap<Region, Asker>>,
     pub passwords: Passwords,
-    pub limiter: Limiter,
+    pub limiter: Arc<Limiter>,
     pub metrics: Arc<Metrics>,
     pub telemetry: Telemetry,
     pub loops: Loops,

@@ -3,6 +3,7 @@
 
 use super::{
     app::{App, Worker},
+    limits::Standing,
     problem::Problem,
     request::{Facts, RequestState, WriteFacts},
     routes::{ROUTES, Trait},
@@ -104,6 +105,14 @@ impl Visitor {
     /// The read's own.
     pub fn read<T>(&self, read: Result<Read<T>, StorageError>) -> Result<T, Problem> {
         self.0.read(read)
+    }
+
+    /// Goes on if a bucket lets it.
+    ///
+    /// # Errors
+    /// `rate-limited`.
+    pub fn within(&self, standing: Standing) -> Result<(), Problem> {
+        self.0.state.within(standing)
     }
 
     /// Goes on as a caller of the tenant. An idempotency key is theirs who is `called` so: a stranger's must

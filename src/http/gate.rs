@@ -11,7 +11,7 @@ use super::{
     app::App,
     body, headers,
     hold::{self, Carried, no_primary, unknown_of},
-    limits::{Standing, client_address},
+    limits::address_of,
     problem::{Kind, Problem, refused},
     request::{RequestState, WriteFacts},
     routes::{Access, ROUTES, Route},
@@ -30,12 +30,11 @@ use crate::{
 use actix_web::{
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::header,
     middleware::Next,
     web::{Bytes, Data},
 };
 use attempt::{Held, carry_out, problem_of, still};
-use std::{net::IpAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 use who::{Who, authenticate, permit};
 
 /// Waits of one request for what it needs, one for another.
@@ -171,14 +170,14 @@ async fn admit(
     request: &mut ServiceRequest,
 ) -> Result<Admitted, Problem> {
     headers::check_size(request.headers(), app.config.server.headers_bytes_max)?;
-    let address = address(app, request);
+    let address = address_of(request.request(), &app.config.limits.trusted_proxies);
     if let Some(address) = address {
-        within(state, app.limiter.address(address, state.op(), &app.metrics).await)?;
+        state.within(app.limiter.address(address, state.op(), &app.metrics).await)?;
     }
     let who = match route.access {
         Access::Open => {
             if let Some(address) = address {
-                within(state, app.limiter.registration(address, state.op(), &app.metrics).await)?;
+                state.within(app.limiter.registration(address, state.op(), &app.metrics).await)?;
             }
             Who::Anyone
         }
@@ -225,25 +224,6 @@ async fn admit(
         request.set_payload(body.clone().into());
     }
     Ok(Admitted { decision, bearer, body })
-}
-
-fn address(app: &App, request: &ServiceRequest) -> Option<IpAddr> {
-    // All its lines: a proxy may add its own below what the client wrote.
-    let forwarded_for = headers::joined(request.headers(), &header::X_FORWARDED_FOR);
-    let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
-    let peer = request.peer_addr()?.ip();
-    Some(client_address(peer, forwarded_for, &app.config.limits.trusted_proxies))
-}
-
-/// The last bucket that was asked is the one that the answer's header fields tell of.
-fn within(state: &RequestState, standing: Standing) -> Result<(), Problem> {
-    state.facts.borrow_mut().limit = Some(standing);
-    if standing.allowed {
-        return Ok(());
-    }
-    let seconds = standing.reset.as_millis().div_ceil(1_000).max(1);
-    let problem = Problem::new(Kind::RateLimited, "Slow down, and try again after Retry-After.");
-    Err(problem.header("retry-after", seconds.to_string()))
 }
 
 /// How things stand for a request with this bookmark, now.

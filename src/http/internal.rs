@@ -11,9 +11,10 @@ use crate::{
     telemetry::metrics::Route as Answered,
     topology::{
         Lease, PrimaryAt, TopologyReport,
-        ask::{Answered as Signed, Asked, Question},
+        ask::{Answer, Answered as Signed, Asked, Question},
         report::PeerReport,
     },
+    vocab::causes,
 };
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -126,6 +127,10 @@ pub async fn ask(
     })?;
     let answer = match asked.question {
         Question::People(question) => people::answer(&app, &worker.hot, question, state.op()).await,
+        Question::Guesses(guesses) => match app.limiter.told(&guesses, state.op()).await {
+            Ok(()) => Answer::Noted,
+            Err(error) => Answer::Failed { reason: causes(&error) },
+        },
         question => app.answers.answer(question, state.op()).await,
     };
     let signed = Signed { from: app.region.clone(), id: asked.id, answer };

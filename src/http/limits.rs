@@ -4,20 +4,37 @@
 //! a busy credential does not cost one round trip per request (`docs/adr/0005-rate-limit-leases.md`).
 //! The bucket's rate and burst hold for the region; what a lease leaves unspent for a second is
 //! lost to the caller, never gained. While Redis is away each process bounds by itself.
+//!
+//! Tries to sign in are counted one by one, without leases, and told to the other regions
+//! ([`sign_in`], `docs/adr/0013-sign-in-throttles.md`).
+
+pub mod forget;
+mod owed;
+pub mod sign_in;
+pub mod tell;
 
 use crate::{
     config::{LimitsConfig, Rate},
-    storage::redis::{
-        Redis,
-        limits::{self, LimitKind, Taken},
+    storage::{
+        StorageError,
+        redis::{
+            Redis,
+            limits::{self, LimitKind, Taken},
+        },
     },
     telemetry::metrics::{Bucket as BucketLabel, Metrics, RateDecision, Verdict},
-    vocab::{ApiKeyId, Op, SharedClock, UserId},
+    vocab::{
+        ApiKeyId, Op, Region, SharedClock, UserId,
+        guess::{Guessed, Network},
+    },
 };
+use actix_web::{HttpRequest, http::header};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use owed::Owed;
 use std::{
+    collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -64,9 +81,8 @@ impl Standing {
 enum Subject {
     Credential(ApiKeyId),
     Person(UserId),
-    V4(Ipv4Addr),
-    /// An IPv6 caller owns at least a /64.
-    V6Network([u16; 4]),
+    Network(Network),
+    Guessed(Guessed),
 }
 
 struct Kind {
@@ -99,10 +115,15 @@ pub struct Limiter {
     address: Kind,
     refused: Kind,
     registration: Kind,
+    sign_in_address: Kind,
+    sign_in_account: Kind,
+    sign_in_familiar: Kind,
+    /// What each other region has yet to be told.
+    owed: BTreeMap<Region, Owed>,
 }
 
 impl Kind {
-    fn new(kind: LimitKind, label: BucketLabel, rate: impl Into<Rate>) -> Self {
+    fn new(kind: LimitKind, rate: impl Into<Rate>) -> Self {
         let rate = rate.into();
         let every = rate.per / rate.tokens.max(1);
         let quota = Quota::with_period(every.max(Duration::from_nanos(1)));
@@ -111,7 +132,7 @@ impl Kind {
         let leases = moka::sync::Cache::builder().max_capacity(CALLERS_MAX);
         Self {
             of: kind,
-            label,
+            label: label(kind),
             rate,
             leases: leases.time_to_idle(Duration::from_secs(60)).build(),
             local: RateLimiter::keyed(quota.allow_burst(burst)),
@@ -133,19 +154,22 @@ impl Limiter {
             began: clock.monotonic(),
             clock,
             away_until_ms: AtomicU64::new(0),
-            credential: Kind::new(
-                LimitKind::Credential,
-                BucketLabel::Credential,
-                config.credential,
-            ),
-            address: Kind::new(LimitKind::Address, BucketLabel::Address, config.address),
-            refused: Kind::new(LimitKind::Refused, BucketLabel::Refused, config.refused),
-            registration: Kind::new(
-                LimitKind::Registration,
-                BucketLabel::Registration,
-                config.registration,
-            ),
+            credential: Kind::new(LimitKind::Credential, config.credential),
+            address: Kind::new(LimitKind::Address, config.address),
+            refused: Kind::new(LimitKind::Refused, config.refused),
+            registration: Kind::new(LimitKind::Registration, config.registration),
+            sign_in_address: Kind::new(LimitKind::SignInAddress, config.sign_in_address),
+            sign_in_account: Kind::new(LimitKind::SignInAccount, config.sign_in_account),
+            sign_in_familiar: Kind::new(LimitKind::SignInFamiliar, config.sign_in_familiar),
+            owed: BTreeMap::new(),
         }
+    }
+
+    /// With other regions that are told of guesses, by a [`tell::TellLoop`] each.
+    #[must_use]
+    pub fn telling(mut self, peers: impl Iterator<Item = Region>) -> Self {
+        self.owed = peers.map(|peer| (peer, Owed::default())).collect();
+        self
     }
 
     pub async fn credential(&self, id: ApiKeyId, op: &Op, metrics: &Metrics) -> Standing {
@@ -167,12 +191,24 @@ impl Limiter {
         self.take(&self.registration, address.into(), op, metrics).await
     }
 
-    /// Forgets callers that the local bound has not seen for a while. For a loop.
-    pub fn forget_idle(&self) {
-        for kind in [&self.credential, &self.address, &self.refused, &self.registration] {
+    /// Forgets callers that the local bound has not seen for a while, and says how many.
+    fn forget_idle(&self) -> u64 {
+        let mut forgotten = 0;
+        for kind in [
+            &self.credential,
+            &self.address,
+            &self.refused,
+            &self.registration,
+            &self.sign_in_address,
+            &self.sign_in_account,
+            &self.sign_in_familiar,
+        ] {
+            let before = kind.local.len();
             kind.local.retain_recent();
             kind.local.shrink_to_fit();
+            forgotten += before.saturating_sub(kind.local.len());
         }
+        u64::try_from(forgotten).unwrap_or(u64::MAX)
     }
 
     fn now_ms(&self) -> u64 {
@@ -184,15 +220,15 @@ impl Limiter {
         self.now_ms() < self.away_until_ms.load(Ordering::Relaxed)
     }
 
+    fn went_away(&self, error: &StorageError) {
+        tracing::warn!(error = %error, "rate limits are local while Redis does not answer");
+        self.away_until_ms.store(self.now_ms() + AWAY_MS, Ordering::Relaxed);
+    }
+
     async fn take(&self, kind: &Kind, id: Subject, op: &Op, metrics: &Metrics) -> Standing {
         let standing =
             if self.is_away() { local(kind, id) } else { self.take_shared(kind, id, op).await };
-        let verdict = if standing.allowed { Verdict::Allowed } else { Verdict::Refused };
-        metrics.rate_limits.count(RateDecision {
-            bucket: kind.label,
-            verdict,
-            local: standing.local,
-        });
+        count(standing, metrics);
         standing
     }
 
@@ -216,8 +252,7 @@ impl Limiter {
         match limits::take(&self.redis, kind.rate, kind.of, &name, kind.chunk(), op).await {
             Ok(taken) => self.refill(kind, &lease, taken),
             Err(error) => {
-                tracing::warn!(error = %error, "rate limits are local while Redis does not answer");
-                self.away_until_ms.store(self.now_ms() + AWAY_MS, Ordering::Relaxed);
+                self.went_away(&error);
                 local(kind, id)
             }
         }
@@ -295,15 +330,27 @@ fn local(kind: &Kind, id: Subject) -> Standing {
     }
 }
 
+const fn label(kind: LimitKind) -> BucketLabel {
+    match kind {
+        LimitKind::Credential => BucketLabel::Credential,
+        LimitKind::Address => BucketLabel::Address,
+        LimitKind::Refused => BucketLabel::Refused,
+        LimitKind::Registration => BucketLabel::Registration,
+        LimitKind::SignInAddress => BucketLabel::SignInAddress,
+        LimitKind::SignInAccount => BucketLabel::SignInAccount,
+        LimitKind::SignInFamiliar => BucketLabel::SignInFamiliar,
+    }
+}
+
+fn count(standing: Standing, metrics: &Metrics) {
+    let verdict = if standing.allowed { Verdict::Allowed } else { Verdict::Refused };
+    let (bucket, local) = (standing.name, standing.local);
+    metrics.rate_limits.count(RateDecision { bucket, verdict, local });
+}
+
 impl From<IpAddr> for Subject {
     fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self::V6Network([a, b, c, d])
-            }
-        }
+        Self::Network(address.into())
     }
 }
 
@@ -313,18 +360,25 @@ impl fmt::Display for Subject {
         match self {
             Self::Credential(id) => id.fmt(out),
             Self::Person(id) => write!(out, "user:{id}"),
-            Self::V4(address) => address.fmt(out),
-            Self::V6Network([a, b, c, d]) => {
-                write!(out, "{}/64", Ipv6Addr::new(*a, *b, *c, *d, 0, 0, 0, 0))
-            }
+            Self::Network(network) => network.fmt(out),
+            Self::Guessed(guessed) => guessed.fmt(out),
         }
     }
+}
+
+/// The address that a request comes from.
+#[must_use]
+pub fn address_of(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
+    // All its lines: a proxy may add its own below what the client wrote.
+    let forwarded_for = super::headers::joined(request.headers(), &header::X_FORWARDED_FOR);
+    let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
+    Some(client_address(request.peer_addr()?.ip(), forwarded_for, trusted))
 }
 
 /// The client's address: the peer's, unless the peer is a trusted proxy; then the last entry of
 /// `X-Forwarded-For` that is not one. The first entry is whatever the client wrote.
 #[must_use]
-pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAddr]) -> IpAddr {
+fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAddr]) -> IpAddr {
     // `::ffff:10.0.0.1` on a listener of both kinds is 10.0.0.1.
     let trusts = |address: IpAddr| {
         trusted.iter().any(|proxy| proxy.to_canonical() == address.to_canonical())
@@ -405,14 +459,5 @@ mod tests {
         assert_eq!(sees("::ffff:10.0.0.1", Some("198.51.100.1")), ip("198.51.100.1"));
         assert_eq!(sees("10.0.0.1", Some("garbage")), ip("10.0.0.1"));
         assert_eq!(sees("10.0.0.1", None), ip("10.0.0.1"));
-    }
-
-    #[test]
-    fn an_ipv6_caller_is_its_network() {
-        let subject = |text: &str| Subject::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(subject("2001:db8:1:2:3::1"), subject("2001:db8:1:2:ffff::2"));
-        assert_ne!(subject("2001:db8:1:2::1"), subject("2001:db8:1:3::1"));
-        assert_eq!(subject("2001:db8:1:2:9::1").to_string(), "2001:db8:1:2::/64");
-        assert_eq!(subject("::ffff:192.0.2.1").to_string(), "192.0.2.1");
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     app::App,
-    limits::client_address,
+    limits::address_of,
     problem::{Kind, Problem},
 };
 use crate::{
@@ -27,7 +27,10 @@ use crate::{
 };
 use actix_web::{HttpRequest, http::header};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 /// Longest wait for a region that is asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -179,7 +182,7 @@ fn known(app: &App, request: &HttpRequest, token: &SessionToken, session: Live, 
         token: token.hash(),
         home: token.home().clone(),
         device: device(request),
-        address: address(app, request),
+        address: address(app, request).to_string(),
         seen_at: op.now(),
         seen_in: app.region.clone(),
         ended_at: None,
@@ -193,14 +196,12 @@ fn device(request: &HttpRequest) -> String {
     seen.take(DEVICE_CHARS_MAX).collect()
 }
 
-/// The network address that a request comes from; empty when it is not known.
+/// The network address that a request comes from.
 #[must_use]
-pub fn address(app: &App, request: &HttpRequest) -> String {
-    let forwarded_for = super::headers::joined(request.headers(), &header::X_FORWARDED_FOR);
-    let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
-    let trusted = &app.config.limits.trusted_proxies;
-    let peer = request.peer_addr().map(|peer| peer.ip());
-    peer.map_or(String::new(), |peer| client_address(peer, forwarded_for, trusted).to_string())
+pub fn address(app: &App, request: &HttpRequest) -> IpAddr {
+    let address = address_of(request, &app.config.limits.trusted_proxies);
+    // Every connection of ours has one.
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.to_canonical())
 }
 
 /// Who wants to sign in, as far as they say.

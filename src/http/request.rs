@@ -1,6 +1,9 @@
 //! What is learned about one request on its way through, for its answer's headers and its log line.
 
-use super::limits::Standing;
+use super::{
+    limits::Standing,
+    problem::{Kind, Problem},
+};
 use crate::{
     identity::{Principal, SessionToken},
     routing::Consistency,
@@ -78,6 +81,18 @@ impl RequestState {
         let deadline = theirs.map_or(self.op.deadline, |theirs| theirs.min(self.op.deadline));
         // Set once, by the gate of the internal listener.
         let _ = self.shortened.set(Op { deadline, ..self.op.clone() });
+    }
+
+    /// Goes on if a bucket lets it. The last that was asked is the one that the answer's header fields tell of.
+    pub(super) fn within(&self, standing: Standing) -> Result<(), Problem> {
+        self.facts.borrow_mut().limit = Some(standing);
+        if standing.allowed {
+            return Ok(());
+        }
+        let seconds = standing.reset.as_millis().div_ceil(1_000).max(1);
+        let detail = "Slow down, and try again after Retry-After.";
+        let problem = Problem::new(Kind::RateLimited, detail);
+        Err(problem.header("retry-after", seconds.to_string()))
     }
 
     pub(super) fn of(request: &ServiceRequest) -> Rc<Self> {

@@ -5,6 +5,7 @@ use super::{
     cookies,
     fields::Fields,
     items::one::json_type,
+    limits::sign_in::SignIn as Tried,
     people::{self, SignIn},
     problem::{Kind, Problem},
     secrets,
@@ -13,7 +14,7 @@ use crate::{
     domain::tenants::parse_name as parse_tenant,
     identity::Password,
     storage::global::sessions::Live,
-    vocab::{Email, SessionId},
+    vocab::{Email, SessionId, guess::Account},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Bytes};
 use chrono::{DateTime, Utc};
@@ -47,12 +48,20 @@ pub async fn sign_in(
     let wanted = tenant.zip(email).zip(password);
     let ((tenant, email), password) = fields.end(wanted)?;
     let from = people::address(app, &request);
-    let who = SignIn { tenant: &tenant, email: &email, from: &from };
+    let who = SignIn { tenant: &tenant, email: &email, from: &from.to_string() };
     let found = people::find(app, &who, op).await?;
+    let tried = Tried {
+        address: from,
+        account: Account::of(&tenant, &email),
+        familiar: found.credentials.as_ref().is_some_and(|found| found.familiar),
+    };
+    // Before the password is looked at: a hash costs more than all of this.
+    visitor.within(app.limiter.sign_in(tried, op, &app.metrics).await)?;
     let Some(user) = people::check(app, &who, found, &password, op).await? else {
         let detail = "Nobody of this tenant signs in with this address and password.";
         return Err(Problem::new(Kind::Unauthorized, detail));
     };
+    app.limiter.signed_in(tried, op).await;
     if user.suspended {
         return Err(Problem::new(Kind::Forbidden, "This account is suspended."));
     }

@@ -11,7 +11,7 @@ use crate::{
         credentials::Credentials,
         sessions::{Known, Live},
     },
-    vocab::{Bookmark, Email, Epoch, Op, OpId, Region, TokenHash, UserId},
+    vocab::{Bookmark, Email, Epoch, Op, OpId, Region, TokenHash, UserId, guess::Guesses},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
@@ -39,6 +39,8 @@ pub enum Question {
     Release { epoch: Epoch },
     /// To be carried out on the region's own database.
     Order(Box<Order>),
+    /// Wrong passwords that were tried there: they count here too.
+    Guesses(Guesses),
     /// Of people and their sessions.
     People(OfPeople),
 }
@@ -69,6 +71,7 @@ pub enum Answer {
         at: Bookmark,
     },
     Session(Seen),
+    /// It counts here, now or since it was told before.
     Noted,
     Credentials(Option<Credentials>),
     /// It could not be done, or may have been done in part: asking again is harmless.

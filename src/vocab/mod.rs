@@ -7,6 +7,7 @@
 //! - *position*: how far a database has come, as (epoch, LSN). *bookmark*: a position a client holds.
 //! - *forward*: the HTTP hop of a request to the primary region. *queue*: work owed to the primary.
 //! - *change*: a record of what the primary did. *promote*: make a replica the primary.
+//! - *guess*: a try to sign in that has not been found to be right.
 //! - *lag*: how old a local read can be; unknown until measured, never zero by default.
 //!
 //! Types here parse on the way in and cannot hold a bad value. Nothing here does I/O except
@@ -21,6 +22,7 @@ pub mod collection;
 pub mod email;
 pub mod epoch;
 pub mod etag;
+pub mod guess;
 pub mod idempotency;
 pub mod ids;
 pub mod lsn;

@@ -125,8 +125,11 @@ pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
     let traces = |spec: &mut Spec| {
         patient(spec);
         // All tests come from one address.
-        set(spec, "GODWIT__LIMITS__REGISTRATION__BURST", "10000");
-        set(spec, "GODWIT__LIMITS__REGISTRATION__PER_HOUR", "10000");
+        for bucket in ["REGISTRATION", "SIGN_IN_ADDRESS"] {
+            for what in ["BURST", "PER_HOUR"] {
+                set(spec, &format!("GODWIT__LIMITS__{bucket}__{what}"), "10000");
+            }
+        }
         set(spec, "GODWIT__TELEMETRY__OTLP_ENDPOINT", &collector.url());
         set(spec, "GODWIT__TELEMETRY__SAMPLE_RATIO", "0.0");
     };

@@ -142,6 +142,7 @@ fn of_people() -> Vec<Trial> {
             what_is_no_session_of_ours_is_refused_and_a_key_is_nobodys_account,
             a_browser_is_signed_in_by_its_cookie_on_pages_of_this_site_alone,
             nothing_of_a_password_or_a_token_is_in_a_log,
+            guesses_are_bounded_in_all_regions_together_and_who_is_right_gets_in,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -5,6 +5,7 @@ use crate::{
     harness::{self, AP, Cluster, EU, REGIONS, SOON, Tenant, US, eventually},
 };
 use anyhow::{Context as _, ensure};
+use godwit::lab::{Spec, Wan};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -341,4 +342,79 @@ pub async fn nothing_of_a_password_or_a_token_is_in_a_log() -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// What a page of many addresses, and one of many accounts, can try.
+pub async fn guesses_are_bounded_in_all_regions_together_and_who_is_right_gets_in()
+-> anyhow::Result<()> {
+    const BURST: usize = 6;
+    let strict = |spec: &mut Spec| {
+        harness::patient(spec);
+        spec.wan = Wan::Off;
+        // Each request says where it comes from.
+        harness::set(spec, "GODWIT__LIMITS__TRUSTED_PROXIES", "127.0.0.1");
+        for bucket in ["ADDRESS", "ACCOUNT", "FAMILIAR"] {
+            for (what, count) in [("PER_HOUR", 1), ("BURST", BURST)] {
+                let name = format!("GODWIT__LIMITS__SIGN_IN_{bucket}__{what}");
+                harness::set(spec, &name, &count.to_string());
+            }
+        }
+    };
+    harness::own("guesses", strict, async |cluster| {
+        let tenant = cluster.tenant("guesses").await?;
+        let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
+        let from = async |person: &Person, region: &str, address: &str, password: &str| {
+            let (tenant, email) = (&person.tenant, &person.email);
+            let body = json!({"tenant": tenant, "email": email, "password": password});
+            let mut visitor = cluster.caller_with(None);
+            let ask = visitor.ask(region, Method::POST, SESSION).header("x-forwarded-for", address);
+            ask.json(&body).send().await
+        };
+        let (home, nobody) =
+            ("198.51.100.7", Person { email: "x@example.com".into(), ..clone(&ada) });
+        // However often: what was right does not count.
+        for _ in 0..2 * BURST {
+            from(&ada, US, home, PASSWORD).await?.wants(201)?;
+        }
+        let mut guessed = [0; 2];
+        for (person, count) in [&ada, &nobody].into_iter().zip(&mut guessed) {
+            for try_ in 0..100 {
+                let address = format!("203.0.113.{try_}");
+                let answer = from(person, REGIONS[try_ % 3], &address, OTHER).await?;
+                match answer.status {
+                    401 => *count += 1,
+                    429 => ensure!(answer.header("retry-after").is_some(), "{answer}"),
+                    _ => anyhow::bail!("{answer}"),
+                }
+            }
+        }
+        // Three regions that have yet to tell each other let through three bursts at most; an account that
+        // is nobody's is bounded like any other.
+        ensure!(guessed.iter().all(|count| (BURST..=3 * BURST + 1).contains(count)), "{guessed:?}");
+        for region in REGIONS {
+            eventually(&format!("told in {region}"), SOON, async || {
+                let answer = from(&ada, region, "192.0.2.1", OTHER).await;
+                let answer = answer.map_err(|error| format!("{error:#}"))?;
+                if answer.status == 429 { Ok(()) } else { Err(answer.to_string()) }
+            })
+            .await?;
+            from(&ada, region, home, PASSWORD).await?.wants(201).context(region)?;
+        }
+        // One address at many accounts.
+        for account in 0..BURST {
+            let person = Person { email: format!("a{account}@example.com"), ..clone(&ada) };
+            from(&person, EU, "192.0.2.99", OTHER).await?;
+        }
+        for region in REGIONS {
+            let person = Person { email: format!("{region}@example.com"), ..clone(&ada) };
+            eventually(&format!("told in {region}"), SOON, async || {
+                let answer = from(&person, region, "192.0.2.99", OTHER).await;
+                let answer = answer.map_err(|error| format!("{error:#}"))?;
+                if answer.status == 429 { Ok(()) } else { Err(answer.to_string()) }
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
 }

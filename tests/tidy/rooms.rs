@@ -84,6 +84,7 @@ const AWARE: &[&str] = &[
     "hold",
     "hop",
     "internal",
+    "limits/tell",
     "people",
     "problem",
     "request",

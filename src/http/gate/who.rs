@@ -1,6 +1,5 @@
 //! Who asks: from a request's credential to a principal, here or with the help of other regions.
 
-use super::within;
 use crate::{
     http::{
         app::{App, Worker},
@@ -56,7 +55,7 @@ pub(super) async fn authenticate(
                 app.limiter.person(user, state.op(), &app.metrics).await
             }
         };
-        within(state, limit)?;
+        state.within(limit)?;
         permit(route.access, principal)?;
     }
     Ok(who)
@@ -104,7 +103,7 @@ async fn refused(
     match address {
         Some(address) => {
             let limit = app.limiter.refused(address, state.op(), &app.metrics).await;
-            within(state, limit).err().unwrap_or(Problem::new(Kind::Unauthorized, detail))
+            state.within(limit).err().unwrap_or(Problem::new(Kind::Unauthorized, detail))
         }
         None => Problem::new(Kind::Unauthorized, detail),
     }
@@ -120,7 +119,7 @@ async fn counted(
     match (outcome, address) {
         (Err(problem), Some(address)) if problem.kind() == Kind::Unauthorized => {
             let limit = app.limiter.refused(address, state.op(), &app.metrics).await;
-            within(state, limit)?;
+            state.within(limit)?;
             Err(problem)
         }
         (outcome, _) => outcome,
@@ -183,7 +182,7 @@ async fn key_holder(
         // Each of these costs a hop, so it counts against the address even if it is well meant.
         Ok(Resolved::Absent) => {
             if let Some(address) = address {
-                within(state, app.limiter.refused(address, state.op(), &app.metrics).await)?;
+                state.within(app.limiter.refused(address, state.op(), &app.metrics).await)?;
             }
             Ok(Who::Unresolved(key.hash()))
         }

@@ -99,7 +99,7 @@ impl Redis {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::Redis;
+    use super::{Redis, redis};
     use crate::{
         config::RedisConfig,
         vocab::{Op, OpKind},
@@ -147,6 +147,12 @@ pub(crate) mod testing {
                 }
             }
             Some(Self { port, _dir: dir, child })
+        }
+
+        /// The names of all that it keeps.
+        pub async fn keys(&self) -> Vec<String> {
+            let mut connection = connect(self.port).connection().await.unwrap();
+            redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap()
         }
 
         pub async fn stop(mut self) -> u16 {

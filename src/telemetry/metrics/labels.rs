@@ -122,6 +122,9 @@ label!(
         Address = "address",
         Refused = "refused",
         Registration = "registration",
+        SignInAddress = "sign_in_address",
+        SignInAccount = "sign_in_account",
+        SignInFamiliar = "sign_in_familiar",
     }
 );
 label!(

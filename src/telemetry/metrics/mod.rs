@@ -42,6 +42,8 @@ pub struct Metrics {
     pub rate_limits: Counters<RateDecision>,
     /// Sessions of which something is owed to the primary.
     pub sessions_owed: IntGauge,
+    /// Guesses that a peer was never told of: it was away for too long, or there were too many.
+    pub guesses_untold: IntCounter,
     /// Time that reads spent waiting for their bookmark.
     pub bookmark_wait_seconds: Histogram,
     pub bookmark_waits: Counters<WaitOutcome>,
@@ -182,6 +184,10 @@ impl Metrics {
             sessions_owed: make.gauge(
                 "godwit_sessions_owed",
                 "Sessions of which something is owed to the primary.",
+            ),
+            guesses_untold: make.counter(
+                "godwit_guesses_untold_total",
+                "Wrong passwords that another region was not told of: too many, or too old when it answered.",
             ),
             bookmark_wait_seconds: make
                 .seconds("godwit_bookmark_wait_seconds", "Time spent waiting for a bookmark."),
@@ -412,6 +418,7 @@ mod tests {
         godwit_epoch{}
         godwit_forward_seconds{peer}
         godwit_forwards_total{outcome,peer}
+        godwit_guesses_untold_total{}
         godwit_http_request_seconds{region,route}
         godwit_http_requests_in_flight{}
         godwit_http_requests_total{method,region,route,status}
