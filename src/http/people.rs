@@ -94,7 +94,7 @@ pub async fn elsewhere(
             Some(Answer::Session(Seen::Live(live))) => {
                 let at_home = *region == *home;
                 let found = if at_home { SessionSource::Home } else { SessionSource::Primary };
-                app.metrics.session_lookups.count(found);
+                app.metrics.people.session_lookups.count(found);
                 return match app.sessions.adopt(&token.hash(), live.clone(), hot, op).await {
                     Ok(found) => Ok(found),
                     // Found is found, whether this region can keep it or not.
@@ -109,7 +109,7 @@ pub async fn elsewhere(
             _ => {}
         }
     }
-    app.metrics.session_lookups.count(SessionSource::Nowhere);
+    app.metrics.people.session_lookups.count(SessionSource::Nowhere);
     if home_has_none && primary_has_none { Ok(Lookup::Absent { asked }) } else { Err(unknown()) }
 }
 

@@ -83,17 +83,17 @@ impl Sessions {
         op: &Op,
     ) -> Result<Lookup, StorageError> {
         if let Some(live) = self.cached.get(token) {
-            self.metrics.session_lookups.count(SessionSource::Local);
+            self.metrics.people.session_lookups.count(SessionSource::Local);
             return Ok(judged(&live, op));
         }
         let asked = match sessions::find(&self.redis, token, op).await {
             Ok(sessions::Found::Live(live)) => {
-                self.metrics.session_lookups.count(SessionSource::Local);
+                self.metrics.people.session_lookups.count(SessionSource::Local);
                 self.cached.insert(*token, Arc::new(live.clone()));
                 return Ok(judged(&live, op));
             }
             Ok(sessions::Found::Ended) => {
-                self.metrics.session_lookups.count(SessionSource::Local);
+                self.metrics.people.session_lookups.count(SessionSource::Local);
                 return Ok(Lookup::Ended);
             }
             Ok(sessions::Found::Absent) => true,
@@ -105,14 +105,14 @@ impl Sessions {
         };
         match self.recorded(token, hot, op).await? {
             Lookup::Live(live) => {
-                self.metrics.session_lookups.count(SessionSource::Directory);
+                self.metrics.people.session_lookups.count(SessionSource::Directory);
                 if !asked {
                     return Ok(Lookup::Live(live));
                 }
                 self.adopt(token, live, hot, op).await
             }
             Lookup::Ended => {
-                self.metrics.session_lookups.count(SessionSource::Directory);
+                self.metrics.people.session_lookups.count(SessionSource::Directory);
                 Ok(Lookup::Ended)
             }
             Lookup::Absent { .. } => Ok(Lookup::Absent { asked }),

@@ -201,7 +201,7 @@ impl RegistrarLoop {
             }
         }
         let left = owed_count(&self.redis, op).await.map_err(away)?;
-        self.metrics.sessions_owed.set(i64::try_from(left).unwrap_or(i64::MAX));
+        self.metrics.people.sessions_owed.set(i64::try_from(left).unwrap_or(i64::MAX));
         failure.map_or(Ok(done), Err)
     }
 

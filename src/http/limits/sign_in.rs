@@ -70,7 +70,7 @@ impl Limiter {
         }
         for owed in self.owed.values() {
             let untold = guessed.into_iter().filter(|at| !owed.guessed(*at, op)).count();
-            metrics.guesses_untold.inc_by(u64::try_from(untold).unwrap_or(u64::MAX));
+            metrics.people.guesses_untold.inc_by(u64::try_from(untold).unwrap_or(u64::MAX));
         }
         standings[0]
     }

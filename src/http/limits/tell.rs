@@ -48,7 +48,7 @@ impl Loop for TellLoop {
         let mut told = 0;
         for _ in 0..QUESTIONS_MAX {
             let (guesses, aged) = owed.next(op);
-            self.metrics.guesses_untold.inc_by(aged);
+            self.metrics.people.guesses_untold.inc_by(aged);
             let Some(guesses) = guesses else { break };
             let (id, subjects) = (guesses.id, guesses.all.len());
             let why = match self.asker.ask(Question::Guesses(guesses), PATIENCE, op).await {

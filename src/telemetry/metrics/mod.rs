@@ -40,10 +40,7 @@ pub struct Metrics {
     pub routes: Counters<Route>,
     /// Rate-limit decisions by bucket, verdict and who decided.
     pub rate_limits: Counters<RateDecision>,
-    /// Sessions of which something is owed to the primary.
-    pub sessions_owed: IntGauge,
-    /// Guesses that a peer was never told of: it was away for too long, or there were too many.
-    pub guesses_untold: IntCounter,
+    pub people: People,
     /// Time that reads spent waiting for their bookmark.
     pub bookmark_wait_seconds: Histogram,
     pub bookmark_waits: Counters<WaitOutcome>,
@@ -62,7 +59,6 @@ pub struct Metrics {
     lease: Lease,
     pools: Gauges<PoolLabel>,
     pub queue_depth: Gauges<QueueState>,
-    pub session_lookups: Counters<SessionSource>,
     loop_ticks: IntCounterVec,
     loop_seconds: HistogramVec,
     loop_restarts: IntCounterVec,
@@ -165,6 +161,32 @@ impl Lease {
     }
 }
 
+/// Of people who are signed in, or try.
+pub struct People {
+    /// Where sessions were found.
+    pub session_lookups: Counters<SessionSource>,
+    /// Sessions of which something is owed to the primary.
+    pub sessions_owed: IntGauge,
+    /// Guesses that a peer was never told of: it was away for too long, or there were too many.
+    pub guesses_untold: IntCounter,
+}
+
+impl People {
+    fn new(make: &Maker<'_>) -> Self {
+        Self {
+            session_lookups: make.by("godwit_session_lookups_total", "Where sessions were found."),
+            sessions_owed: make.gauge(
+                "godwit_sessions_owed",
+                "Sessions of which something is owed to the primary.",
+            ),
+            guesses_untold: make.counter(
+                "godwit_guesses_untold_total",
+                "Wrong passwords that another region was not told of: too many, or too old when it answered.",
+            ),
+        }
+    }
+}
+
 impl Metrics {
     /// # Panics
     /// When two metrics of this file have one name.
@@ -181,14 +203,6 @@ impl Metrics {
                 .gauge("godwit_http_requests_in_flight", "Requests being answered now."),
             routes: make.by("godwit_routing_decisions_total", "How requests were answered."),
             rate_limits: make.by("godwit_rate_limit_decisions_total", "Rate-limit decisions."),
-            sessions_owed: make.gauge(
-                "godwit_sessions_owed",
-                "Sessions of which something is owed to the primary.",
-            ),
-            guesses_untold: make.counter(
-                "godwit_guesses_untold_total",
-                "Wrong passwords that another region was not told of: too many, or too old when it answered.",
-            ),
             bookmark_wait_seconds: make
                 .seconds("godwit_bookmark_wait_seconds", "Time spent waiting for a bookmark."),
             bookmark_waits: make
@@ -233,9 +247,9 @@ impl Metrics {
                 &["peer"],
             ),
             lease: Lease::new(&make),
+            people: People::new(&make),
             pools: make.gauges_by("godwit_db_pool_connections", "Database connections."),
             queue_depth: make.gauges_by("godwit_queue_depth", "Writes owed to the primary."),
-            session_lookups: make.by("godwit_session_lookups_total", "Where sessions were found."),
             loop_ticks: make.counters(
                 "godwit_loop_ticks_total",
                 "Passes of background loops.",
