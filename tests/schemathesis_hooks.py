@@ -50,7 +50,7 @@ keys = set()
 made = set()
 
 # Requests that make a user or change one.
-OF_USERS = ("createUser", "changeUser", "register", "setUserPassword")
+OF_USERS = ("createUser", "changeUser", "register", "setUserPassword", "signIn", "setPassword")
 
 
 def believable(body):
