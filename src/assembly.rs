@@ -4,7 +4,7 @@ pub mod operator;
 mod replayer;
 
 use crate::{
-    changes::FollowerLoop,
+    changes::{self, FollowerLoop},
     config::{Config, RegionConfig},
     domain::upkeep::{PrimaryIn, UpkeepLoop},
     failover::{AutomaticLoop, Clerk, Cluster, KeeperLoop, RegionAnswers},
@@ -35,11 +35,15 @@ use crate::{
         seal::Sealer,
         watcher::{Heard, WatcherLoop},
     },
-    vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng},
+    vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng, TokenHash},
 };
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A process, built and bound.
 pub struct Process {
@@ -79,7 +83,12 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
     let sealer = Sealer::new(&config.cluster);
     let peers = Arc::new(askers(&config, &sealer)?);
-    let registrar = Registrar::new(global.clone(), topology.clone(), Arc::clone(&peers));
+    let registrar = Registrar::new(
+        global.clone(),
+        topology.clone(),
+        Arc::clone(&peers),
+        config.identity.session.each_max,
+    );
     let loops = Loops::new(lifecycle.clone(), Arc::clone(&metrics), clock.clone(), rng.clone());
     let app = Arc::new(App {
         process: process_name(&clock, &rng),
@@ -218,7 +227,7 @@ fn keep_sessions(app: &Arc<App>) {
     app.loops.start(FollowerLoop::schedule(), Activator::new(), move || {
         let sessions = follower.sessions.clone();
         let (global, redis) = (follower.global.clone(), follower.redis.clone());
-        FollowerLoop::new(global, redis, Arc::new(move |token| sessions.forget(token)))
+        FollowerLoop::new(global, redis, Arc::new(SessionEar(sessions)))
     });
     let owing = Arc::clone(app);
     app.loops.start(RegistrarLoop::schedule(), Activator::new(), move || RegistrarLoop {
@@ -226,6 +235,19 @@ fn keep_sessions(app: &Arc<App>) {
         redis: owing.redis.clone(),
         metrics: Arc::clone(&owing.metrics),
     });
+}
+
+/// What is followed is what a process may believe of its sessions.
+struct SessionEar(Sessions);
+
+impl changes::Heard for SessionEar {
+    fn changed(&self, token: &TokenHash) {
+        self.0.forget(token);
+    }
+
+    fn followed(&self, at: Instant) {
+        self.0.followed(at);
+    }
 }
 
 /// The other regions' internal listeners.

@@ -24,5 +24,5 @@ CREATE TABLE user_session (
     CONSTRAINT user_session_end_is_a_change CHECK (ended_at IS NULL OR changed IS NOT NULL)
 );
 GRANT SELECT ON user_session TO godwit_read, godwit_write;
-GRANT INSERT, DELETE, UPDATE (generation, seen_at, seen_in, ended_at, changed)
+GRANT INSERT, DELETE, UPDATE (device, address, generation, seen_at, seen_in, ended_at, changed)
     ON user_session TO godwit_write;

@@ -28,6 +28,9 @@ pub struct LimitsConfig {
     /// before: its owner's own bucket, which nobody elsewhere can empty. Higher: who shares that address
     /// guesses sooner. Lower: typing errors lock the owner out.
     pub sign_in_familiar: SlowBucket,
+    /// Per user, for sessions that they begin and for their own password where they show it to change it: who has
+    /// somebody's session must not guess it, and nobody needs so many sessions.
+    pub person: SlowBucket,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses. Empty: the peer address counts.
     #[serde(deserialize_with = "super::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
@@ -84,6 +87,7 @@ impl Default for LimitsConfig {
             // registration lets through.
             sign_in_account: SlowBucket { per_hour: 60, burst: 20 },
             sign_in_familiar: SlowBucket { per_hour: 60, burst: 10 },
+            person: SlowBucket { per_hour: 120, burst: 60 },
             trusted_proxies: Vec::new(),
         }
     }
@@ -92,8 +96,13 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let rates = [self.credential, self.address, self.refused].map(Rate::from);
-        let slow =
-            [self.registration, self.sign_in_address, self.sign_in_account, self.sign_in_familiar];
+        let slow = [
+            self.registration,
+            self.sign_in_address,
+            self.sign_in_account,
+            self.sign_in_familiar,
+            self.person,
+        ];
         for rate in rates.into_iter().chain(slow.map(Rate::from)) {
             positive("limits", rate.tokens.into())?;
             positive("limits", rate.burst.into())?;

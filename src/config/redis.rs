@@ -1,4 +1,5 @@
-//! `[redis]`: the region's own Redis. Holds nothing that must survive it.
+//! `[redis]`: the region's own Redis. It holds sessions, and what the region owes to their
+//! directory: `appendonly yes` keeps that through a restart.
 
 use super::redacted;
 use secrecy::SecretString;

@@ -12,6 +12,8 @@ pub struct SessionConfig {
     pub idle_seconds_max: u32,
     /// Who does something all the time is signed out after this.
     pub lasts_seconds_max: u32,
+    /// Sessions that a user may have. Beyond them the oldest end.
+    pub each_max: u32,
     /// How long a process believes a session that it has looked up. Its own region's changes are heard
     /// sooner; this bounds what was looked up just before one.
     pub cache_ms: u64,
@@ -44,6 +46,7 @@ impl Default for SessionConfig {
         Self {
             idle_seconds_max: 86_400,
             lasts_seconds_max: 604_800,
+            each_max: 100,
             cache_ms: 500,
             strict_lag_ms_max: 1_000,
             sign_in_lag_ms_max: 5_000,
@@ -91,6 +94,7 @@ impl SessionConfig {
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         positive("identity.session.idle_seconds_max", self.idle_seconds_max.into())?;
+        positive("identity.session.each_max", self.each_max.into())?;
         if self.lasts_seconds_max < self.idle_seconds_max {
             let reason = "must not be less than identity.session.idle_seconds_max";
             return Err(ConfigError::invalid("identity.session.lasts_seconds_max", reason));

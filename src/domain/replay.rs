@@ -267,6 +267,7 @@ fn told(refused: &Refused) -> String {
         Refused::Data(error) => error.to_string(),
         Refused::BatchConflict | Refused::Operation { .. } => "a batch".into(),
         Refused::UserConflict(_)
+        | Refused::WrongPassword
         | Refused::EmailTaken
         | Refused::LastAdmin
         | Refused::Beyond(_) => "a write of a user".into(),

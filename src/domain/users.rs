@@ -231,6 +231,7 @@ pub async fn delete(tx: &mut WriteTx, subject: Subject<'_>, op: &Op) -> Result<U
         return Err(Refused::NotFound.into());
     }
     sessions::end_all(tx, subject.scope, subject.id, None, op.now()).await?;
+    sessions::erase(tx, subject.id).await?;
     Ok(current)
 }
 

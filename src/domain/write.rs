@@ -61,6 +61,8 @@ pub enum Refused {
     Data(DataError),
     /// The user exists, in another version than the precondition names.
     UserConflict(Box<UserRow>),
+    /// The password that was shown is not the user's.
+    WrongPassword,
     /// Somebody of the tenant has the e-mail address.
     EmailTaken,
     /// The tenant would be left without an administrator.

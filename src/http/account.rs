@@ -13,7 +13,8 @@ use super::{
 use crate::{
     config::Registration,
     domain::{
-        Answer,
+        Answer, Refused,
+        items::precondition::Match,
         tenants::parse_name as parse_tenant,
         users::{self, Draft, Subject},
     },
@@ -118,13 +119,20 @@ pub async fn set_password(
     let row = found.ok_or_else(Problem::not_found)?;
     let stored = credentials::hash_of(&app.global, caller.scope(), user).await?;
     let stored = stored.map(StoredHash::from_stored);
-    if app.passwords.verify(&current, stored.as_ref(), op).await? == Verdict::Wrong {
-        return Err(Problem::faults(&[Fault::new("current_password", "is not your password")]));
-    }
+    caller.within(app.limiter.shown(user, op, &app.metrics).await)?;
+    let verdict = app.passwords.verify(&current, stored.as_ref(), op).await?;
     let hash = hash(&caller, &wanted, &[&row.email, &row.name]).await?;
-    let (subject, kept) = (oneself(&caller)?, caller.session());
-    let set =
-        async |tx: &mut _| users::set_password(tx, subject, hash.as_str(), kept, caller.op()).await;
+    // What was compared must be what is replaced: somebody may reset it at this moment.
+    let seen = Match::OneOf(vec![row.etag()]);
+    let subject = Subject { matches: Some(&seen), ..oneself(&caller)? };
+    let kept = caller.session();
+    let set = async |tx: &mut _| {
+        // In here, so that a repetition of what was done is answered as that was.
+        if verdict == Verdict::Wrong {
+            return Err(Refused::WrongPassword.into());
+        }
+        users::set_password(tx, subject, hash.as_str(), kept, caller.op()).await
+    };
     caller.write(set, changed).await
 }
 

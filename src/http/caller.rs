@@ -200,6 +200,24 @@ impl Caller {
         self.facts().session.clone()
     }
 
+    /// Goes on if a bucket lets it.
+    ///
+    /// # Errors
+    /// `rate-limited`.
+    pub fn within(&self, standing: Standing) -> Result<(), Problem> {
+        self.asked.state.within(standing)
+    }
+
+    /// What the journal calls a write that this caller calls so.
+    #[must_use]
+    pub fn journal_key(&self, sent: &IdempotencyKey) -> IdempotencyKey {
+        match (&self.key, self.credential) {
+            (Some(key), _) => key.clone(),
+            (None, Some(Credential::Session { user, .. })) => sent.of_a_person(user),
+            (None, _) => sent.clone(),
+        }
+    }
+
     fn facts(&self) -> Ref<'_, Facts> {
         self.asked.state.facts.borrow()
     }
@@ -261,13 +279,14 @@ impl Caller {
         work: impl AsyncFn(&mut WriteTx) -> Result<T, WorkError>,
         render: impl Fn(&T) -> Answer,
     ) -> Result<Committed, WriteError> {
+        let key = self.journal_key(&write.key);
         let context = WriteContext {
             global: &self.app().global,
             epoch: write.epoch,
             op: self.op(),
             scope: &self.scope,
             actor: self.actor,
-            key: self.key.as_ref().unwrap_or(&write.key),
+            key: &key,
             digest: write.digest,
             method: &self.asked.method,
             path: &self.asked.path,

@@ -118,6 +118,7 @@ pub struct Limiter {
     sign_in_address: Kind,
     sign_in_account: Kind,
     sign_in_familiar: Kind,
+    person: Kind,
     /// What each other region has yet to be told.
     owed: BTreeMap<Region, Owed>,
 }
@@ -161,6 +162,7 @@ impl Limiter {
             sign_in_address: Kind::new(LimitKind::SignInAddress, config.sign_in_address),
             sign_in_account: Kind::new(LimitKind::SignInAccount, config.sign_in_account),
             sign_in_familiar: Kind::new(LimitKind::SignInFamiliar, config.sign_in_familiar),
+            person: Kind::new(LimitKind::Person, config.person),
             owed: BTreeMap::new(),
         }
     }
@@ -191,6 +193,11 @@ impl Limiter {
         self.take(&self.registration, address.into(), op, metrics).await
     }
 
+    /// Counts a session that somebody begins, or their own password that they show, against them.
+    pub async fn shown(&self, id: UserId, op: &Op, metrics: &Metrics) -> Standing {
+        self.take(&self.person, Subject::Person(id), op, metrics).await
+    }
+
     /// Forgets callers that the local bound has not seen for a while, and says how many.
     fn forget_idle(&self) -> u64 {
         let mut forgotten = 0;
@@ -202,6 +209,7 @@ impl Limiter {
             &self.sign_in_address,
             &self.sign_in_account,
             &self.sign_in_familiar,
+            &self.person,
         ] {
             let before = kind.local.len();
             kind.local.retain_recent();
@@ -339,6 +347,7 @@ const fn label(kind: LimitKind) -> BucketLabel {
         LimitKind::SignInAddress => BucketLabel::SignInAddress,
         LimitKind::SignInAccount => BucketLabel::SignInAccount,
         LimitKind::SignInFamiliar => BucketLabel::SignInFamiliar,
+        LimitKind::Person => BucketLabel::Person,
     }
 }
 

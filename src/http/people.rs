@@ -10,12 +10,15 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    identity::{Lookup, Password, SessionToken, StoredHash, password::Verdict},
-    queue::RecordError,
+    identity::{
+        Lookup, Password, Resolved, SessionToken, StoredHash, password::Verdict,
+        resolve::vouched_session,
+    },
+    queue::{RecordError, sessions::note},
     routing::PrimaryView,
     storage::{
         global::{
-            credentials::{self, Credentials},
+            credentials::{self, Credentials, Rehash},
             hot::HotReads,
             sessions::{DEVICE_CHARS_MAX, Known, Live},
         },
@@ -124,30 +127,25 @@ fn reaches(app: &App, region: &Region) -> bool {
 ///
 /// # Errors
 /// `unavailable` when neither can be asked: what cannot be confirmed is not good enough.
-pub async fn confirmed(
-    app: &App,
-    hot: &HotReads,
-    token: &TokenHash,
-    live: Live,
-    op: &Op,
-) -> Result<Lookup, Problem> {
+pub async fn confirmed(app: &App, hot: &HotReads, live: Live, op: &Op) -> Result<Lookup, Problem> {
     let primary = app.primary();
-    if matches!(primary, PrimaryView::Here(_)) || is_newer_than(app, strict_lag(app)) {
-        return Ok(match app.sessions.recorded(token, hot, op).await? {
-            // Not recorded yet.
-            Lookup::Absent { .. } => Lookup::Live(live),
-            found => found,
-        });
-    }
-    let PrimaryView::Peer(region, _) = primary else {
-        return Err(unknown());
+    let Live { id, user, generation, .. } = live;
+    let good = if matches!(primary, PrimaryView::Here(_)) || is_newer_than(app, strict_lag(app)) {
+        is_good(&vouched_session(id, user, generation, hot, op).await?)
+    } else {
+        let PrimaryView::Peer(region, _) = primary else {
+            return Err(unknown());
+        };
+        match ask(app, &region, OfPeople::Confirm { id, user, generation }, op).await {
+            Some(Answer::Confirmed(good)) => good,
+            _ => return Err(unknown()),
+        }
     };
-    match ask(app, &region, OfPeople::Session { token: *token }, op).await {
-        Some(Answer::Session(Seen::Live(live))) => Ok(Lookup::Live(live)),
-        Some(Answer::Session(Seen::Ended)) => Ok(Lookup::Ended),
-        Some(Answer::Session(Seen::Absent { primary: true, .. })) => Ok(Lookup::Live(live)),
-        _ => Err(unknown()),
-    }
+    Ok(if good { Lookup::Live(live) } else { Lookup::Ended })
+}
+
+const fn is_good(resolved: &Resolved) -> bool {
+    matches!(resolved, Resolved::Valid(_))
 }
 
 fn strict_lag(app: &App) -> Duration {
@@ -208,7 +206,7 @@ pub fn address(app: &App, request: &HttpRequest) -> IpAddr {
 pub struct SignIn<'a> {
     pub tenant: &'a str,
     pub email: &'a Email,
-    /// Where they come from.
+    /// The network that they come from.
     pub from: &'a str,
 }
 
@@ -308,8 +306,8 @@ async fn compare(
 /// Replaces a hash that was made at another cost. Nothing depends on it: the next time is as good.
 async fn renew_hash(app: &App, of: &Credentials, old: &StoredHash, password: &Password, op: &Op) {
     let Ok(new) = app.passwords.rehash(password, op).await else { return };
-    let outcome = app.registrar.rehash(of.user, old.as_str(), new.as_str(), op).await;
-    if let Err(error) = outcome {
+    let (old, new) = (old.as_str().to_owned(), new.as_str().to_owned());
+    if let Err(error) = app.registrar.rehash(Rehash { user: of.user, old, new }, op).await {
         tracing::debug!(error = %error, "a password's hash stays as it was");
     }
 }
@@ -381,11 +379,10 @@ async fn record(app: &App, owed: &Owed, noted: bool, op: &Op) -> Result<(), Reco
     let bound = if noted { record_bound(app) } else { PATIENCE };
     let deadline = op.deadline.min(op.clock.monotonic() + bound);
     let op = Op { deadline, ..op.clone() };
-    let at = app.registrar.record(std::slice::from_ref(&owed.known), &op).await?;
+    let recorded = app.registrar.record(std::slice::from_ref(&owed.known), &op).await?;
     if noted && let Ok(debt) = Debt::of(owed.clone()) {
-        let sent = Owed { at: Some(at), ..owed.clone() };
         // If this fails it is recorded twice.
-        let _ = kept::settle(&app.redis, &debt, Some(&sent), &op).await;
+        let _ = note(&app.redis, &debt, &recorded, &op).await;
     }
     Ok(())
 }
@@ -398,13 +395,22 @@ pub async fn answer(app: &App, hot: &HotReads, question: OfPeople, op: &Op) -> A
     match question {
         OfPeople::Record { epoch, known } => {
             match app.registrar.record_here(epoch, &known, op).await {
-                Ok(at) => Answer::Recorded { at },
-                Err(error) => failed(&error),
+                Ok(recorded) => Answer::Recorded(recorded),
+                Err(error) => error.answer(),
             }
         }
-        OfPeople::Rehash { epoch, user, old, new } => {
-            match app.registrar.rehash_here(epoch, user, &old, &new, op).await {
-                Ok(at) => Answer::Recorded { at },
+        OfPeople::Rehash { epoch, change } => {
+            match app.registrar.rehash_here(epoch, &change, op).await {
+                Ok(recorded) => Answer::Recorded(recorded),
+                Err(error) => error.answer(),
+            }
+        }
+        OfPeople::Confirm { .. } if !matches!(app.primary(), PrimaryView::Here(_)) => {
+            Answer::Elsewhere
+        }
+        OfPeople::Confirm { id, user, generation } => {
+            match vouched_session(id, user, generation, hot, op).await {
+                Ok(resolved) => Answer::Confirmed(is_good(&resolved)),
                 Err(error) => failed(&error),
             }
         }
@@ -414,7 +420,7 @@ pub async fn answer(app: &App, hot: &HotReads, question: OfPeople, op: &Op) -> A
         },
         OfPeople::Credentials { tenant, email, from } => {
             if !matches!(app.primary(), PrimaryView::Here(_)) {
-                return Answer::Failed { reason: "this region is not the primary".into() };
+                return Answer::Elsewhere;
             }
             match credentials::find(&app.global, &tenant, &email, &from).await {
                 Ok(read) => Answer::Credentials(read.value),

@@ -470,6 +470,9 @@ impl From<Refused> for Problem {
             ),
             Refused::Data(error) => error.into(),
             Refused::UserConflict(current) => super::admin::users::version_conflict(&current),
+            Refused::WrongPassword => {
+                Self::faults(&[Fault::new("current_password", "is not your password")])
+            }
             Refused::EmailTaken => {
                 Self::faults(&[Fault::new("email", "is somebody's already in this tenant")])
             }

@@ -14,7 +14,10 @@ use crate::{
     domain::tenants::parse_name as parse_tenant,
     identity::Password,
     storage::global::sessions::Live,
-    vocab::{Email, SessionId, guess::Account},
+    vocab::{
+        Email, SessionId,
+        guess::{Account, Network},
+    },
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Bytes};
 use chrono::{DateTime, Utc};
@@ -48,7 +51,7 @@ pub async fn sign_in(
     let wanted = tenant.zip(email).zip(password);
     let ((tenant, email), password) = fields.end(wanted)?;
     let from = people::address(app, &request);
-    let who = SignIn { tenant: &tenant, email: &email, from: &from.to_string() };
+    let who = SignIn { tenant: &tenant, email: &email, from: &Network::from(from).to_string() };
     let found = people::find(app, &who, op).await?;
     let tried = Tried {
         address: from,
@@ -65,6 +68,7 @@ pub async fn sign_in(
     if user.suspended {
         return Err(Problem::new(Kind::Forbidden, "This account is suspended."));
     }
+    visitor.within(app.limiter.shown(user.user, op, &app.metrics).await)?;
     let lasts = app.sessions.config().lasts();
     let now = op.now();
     let live = Live {

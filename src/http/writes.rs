@@ -48,7 +48,8 @@ pub async fn read(caller: Caller, request: HttpRequest) -> Result<HttpResponse, 
     // What is no key has no write.
     let key = key.and_then(|key| key.parse::<IdempotencyKey>().ok());
     let key = key.ok_or_else(Problem::not_found)?;
-    let found = journal::find(&caller.app().global, caller.scope(), &key).await;
+    let found =
+        journal::find(&caller.app().global, caller.scope(), &caller.journal_key(&key)).await;
     let found = caller.read(found)?;
     let told = match &found {
         Found::Committed(row) => committed(&key, row),

@@ -1,8 +1,8 @@
 //! Passwords: whether one is good enough, its hash, and whether one is right.
 //!
-//! Hashing is slow on purpose, so it has threads of its own, as many at once as the settings say; who
-//! comes later waits for a turn, never longer than the operation has time. What is stored is a PHC
-//! string of argon2id that says how it was made; a pepper's name is its `keyid`.
+//! Hashing is slow on purpose, so it has threads of its own, which let all others run first, as many at
+//! once as the settings say; who comes later waits for a turn, never longer than the operation has time.
+//! What is stored is a PHC string of argon2id that says how it was made; a pepper's name is its `keyid`.
 
 use crate::{
     config::PasswordConfig,
@@ -28,6 +28,9 @@ pub const PASSWORD_CHARS: RangeInclusive<usize> = 8..=256;
 /// Characters of a password that is made for somebody: some 143 bits.
 const MADE_CHARS: usize = 24;
 const SALT_BYTES: usize = 16;
+/// How far a thread that hashes steps back: a tenth of the share of one that does not.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 /// Most hashes at once where the settings leave it to the machine: each takes its memory too.
 const TURNS_UNLESS_SET: usize = 4;
 const MADE_OF: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -238,7 +241,7 @@ impl Passwords {
         Argon2::new_with_secret(secret, algorithm, version, params).map_err(broken)
     }
 
-    /// Runs `work` on a thread that may block, once one of the turns is free. First come, first served.
+    /// Runs `work` on a thread of its own, once one of the turns is free. First come, first served.
     async fn take_a_turn<T: Send + 'static>(
         &self,
         op: &Op,
@@ -247,17 +250,33 @@ impl Passwords {
         let turn = async {
             let turn = Arc::clone(&self.turns).acquire_owned().await;
             let turn = turn.map_err(|_| PasswordError::Busy)?;
-            let done = tokio::task::spawn_blocking(move || {
+            let (tell, done) = tokio::sync::oneshot::channel();
+            // Not one of the runtime's: it could not be given its priority back. There are as many as there
+            // are turns, and starting one is nothing beside a hash.
+            let hashing = move || {
+                give_way();
+                let outcome = work();
                 // Held to the end of the work, whether or not somebody still waits for it.
-                let _turn = turn;
-                work()
-            });
+                drop(turn);
+                let _ = tell.send(outcome);
+            };
+            std::thread::Builder::new().name("password".into()).spawn(hashing).map_err(broken)?;
             done.await.map_err(broken)?
         };
         match tokio::time::timeout(op.remaining(), turn).await {
             Ok(done) => done,
             Err(_) => Err(PasswordError::Busy),
         }
+    }
+}
+
+/// Lets everybody's reads run before this thread: a hash takes a core for tens of milliseconds, and nobody
+/// notices whether it is ten more. It still gets a tenth of a core that is wanted by others.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        // The system call means the calling thread (setpriority(2), "C library/kernel differences").
+        let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
 

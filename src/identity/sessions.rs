@@ -22,7 +22,10 @@ use crate::{
     telemetry::{Metrics, metrics::SessionSource},
     vocab::{Actor, Op, TokenHash},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
 /// A session's look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub enum Lookup {
     },
 }
 
+/// Changes that were followed longer ago leave open whether Redis still has what was ended.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often at most a process tells Redis that a session is in use.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
 
@@ -49,6 +55,8 @@ pub struct Sessions {
     cached: moka::sync::Cache<TokenHash, Arc<Live>>,
     renewed: moka::sync::Cache<TokenHash, ()>,
     metrics: Arc<Metrics>,
+    /// When everything that the directory had then had been followed; `None` before the first time.
+    followed: Arc<RwLock<Option<Instant>>>,
 }
 
 impl Sessions {
@@ -64,6 +72,7 @@ impl Sessions {
             config: Arc::new(identity.session.clone()),
             redis,
             metrics,
+            followed: Arc::default(),
         }
     }
 
@@ -82,6 +91,17 @@ impl Sessions {
         hot: &HotReads,
         op: &Op,
     ) -> Result<Lookup, StorageError> {
+        if !self.is_following(op) {
+            // Redis may still have what was ended since. Where the directory cannot be asked either, nothing
+            // is read here: the primary judges.
+            match self.recorded(token, hot, op).await {
+                Ok(Lookup::Absent { .. }) | Err(_) => {}
+                Ok(found) => {
+                    self.metrics.people.session_lookups.count(SessionSource::Directory);
+                    return Ok(found);
+                }
+            }
+        }
         if let Some(live) = self.cached.get(token) {
             self.metrics.people.session_lookups.count(SessionSource::Local);
             return Ok(judged(&live, op));
@@ -187,6 +207,17 @@ impl Sessions {
             Ok(first) => first && op.now() - live.created_at > chrono_of(told),
             Err(_) => false,
         }
+    }
+
+    /// All changes that this region's replica had at that moment are known here and to Redis.
+    pub fn followed(&self, at: Instant) {
+        *self.followed.write().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    fn is_following(&self, op: &Op) -> bool {
+        let followed = *self.followed.read().unwrap_or_else(PoisonError::into_inner);
+        let now = op.clock.monotonic();
+        followed.is_some_and(|at| now.saturating_duration_since(at) < FOLLOWED_WITHIN)
     }
 
     /// Forgets what this process knows of a token. What Redis knows is its caller's to change first.

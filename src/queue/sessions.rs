@@ -9,21 +9,21 @@ use crate::{
     storage::{
         CommitError, Global, StorageError, WriteTx,
         global::{
-            credentials,
+            credentials::{self, Rehash},
             sessions::{self, Known},
         },
         redis::{
             Redis,
-            sessions::{Debt, Owed, owed, owed_count, settle},
+            sessions::{Debt, Owed, end, owed, owed_count, settle},
         },
     },
     telemetry::Metrics,
     topology::{
         PrimaryAt, Role, Topology,
-        ask::{Answer, OfPeople, Question},
+        ask::{Answer, OfPeople, Question, Recorded},
         probe::{Asker, ProbeError},
     },
-    vocab::{Bookmark, Epoch, Op, Region, Standing, UserId},
+    vocab::{Epoch, Op, Region, SessionId, Standing, causes},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -41,8 +41,40 @@ pub enum RecordError {
     NoAnswer(#[source] ProbeError),
     #[error("the primary did not record it: {0}")]
     Failed(String),
+    /// And would refuse it again.
+    #[error("the primary refuses to record it: {0}")]
+    Refused(String),
     #[error("the database did not record it")]
     Storage(#[from] StorageError),
+}
+
+impl RecordError {
+    /// How another region is told.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let reason = causes(self);
+        match self {
+            Self::NoPrimary => Answer::Elsewhere,
+            Self::Storage(error) if is_refusal(error) => Answer::Refused { reason },
+            _ => Answer::Failed { reason },
+        }
+    }
+
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Storage(error) => is_refusal(error),
+            Self::NoPrimary | Self::NoAnswer(_) | Self::Failed(_) => false,
+        }
+    }
+}
+
+/// Whether the database would say the same next time.
+const fn is_refusal(error: &StorageError) -> bool {
+    matches!(
+        error,
+        StorageError::Other(_) | StorageError::Conflict(_) | StorageError::InvalidData(_)
+    )
 }
 
 /// Has sessions recorded, at whichever region is the primary. Cheap to clone.
@@ -51,20 +83,27 @@ pub struct Registrar {
     global: Global,
     topology: Topology,
     peers: Arc<BTreeMap<Region, Asker>>,
+    /// Sessions that a user may have.
+    each_max: u32,
 }
 
 impl Registrar {
     #[must_use]
-    pub fn new(global: Global, topology: Topology, peers: Arc<BTreeMap<Region, Asker>>) -> Self {
-        Self { global, topology, peers }
+    pub fn new(
+        global: Global,
+        topology: Topology,
+        peers: Arc<BTreeMap<Region, Asker>>,
+        each_max: u32,
+    ) -> Self {
+        Self { global, topology, peers, each_max }
     }
 
-    /// Has these recorded, and tells the position from which they can be read. Cancelled or failed, they may
-    /// have been recorded all the same; to record them again is harmless.
+    /// Has these recorded. Cancelled or failed, they may have been recorded all the same; to record them
+    /// again is harmless.
     ///
     /// # Errors
     /// See [`RecordError`]; within the operation's deadline.
-    pub async fn record(&self, known: &[Known], op: &Op) -> Result<Bookmark, RecordError> {
+    pub async fn record(&self, known: &[Known], op: &Op) -> Result<Recorded, RecordError> {
         match self.topology.primary() {
             PrimaryAt::Here(epoch) => self.record_here(epoch, known, op).await,
             PrimaryAt::Peer(region, epoch) => {
@@ -84,28 +123,22 @@ impl Registrar {
         epoch: Epoch,
         known: &[Known],
         op: &Op,
-    ) -> Result<Bookmark, RecordError> {
-        self.write(epoch, op, async |tx| sessions::apply(tx, known, op.now()).await).await
+    ) -> Result<Recorded, RecordError> {
+        let work =
+            async |tx: &mut WriteTx| sessions::apply(tx, known, self.each_max, op.now()).await;
+        self.write(epoch, op, work).await
     }
-}
 
-impl Registrar {
-    /// Has a newer hash of the same password put in the place of `old`, at whichever region is the primary.
+    /// Has a newer hash of the same password put in the place of the old one, at whichever region is the
+    /// primary.
     ///
     /// # Errors
     /// See [`RecordError`].
-    pub async fn rehash(
-        &self,
-        user: UserId,
-        old: &str,
-        new: &str,
-        op: &Op,
-    ) -> Result<(), RecordError> {
+    pub async fn rehash(&self, change: Rehash, op: &Op) -> Result<(), RecordError> {
         match self.topology.primary() {
-            PrimaryAt::Here(epoch) => self.rehash_here(epoch, user, old, new, op).await.map(|_| ()),
+            PrimaryAt::Here(epoch) => self.rehash_here(epoch, &change, op).await.map(|_| ()),
             PrimaryAt::Peer(region, epoch) => {
-                let (old, new) = (old.to_owned(), new.to_owned());
-                self.ask(&region, OfPeople::Rehash { epoch, user, old, new }, op).await.map(|_| ())
+                self.ask(&region, OfPeople::Rehash { epoch, change }, op).await.map(|_| ())
             }
             PrimaryAt::Fenced(_) | PrimaryAt::Unknown => Err(RecordError::NoPrimary),
         }
@@ -118,12 +151,14 @@ impl Registrar {
     pub async fn rehash_here(
         &self,
         epoch: Epoch,
-        user: UserId,
-        old: &str,
-        new: &str,
+        change: &Rehash,
         op: &Op,
-    ) -> Result<Bookmark, RecordError> {
-        self.write(epoch, op, async |tx| credentials::rehash(tx, user, old, new).await).await
+    ) -> Result<Recorded, RecordError> {
+        let work = async |tx: &mut WriteTx| {
+            credentials::rehash(tx, change).await?;
+            Ok(Vec::new())
+        };
+        self.write(epoch, op, work).await
     }
 
     async fn ask(
@@ -131,12 +166,14 @@ impl Registrar {
         region: &Region,
         question: OfPeople,
         op: &Op,
-    ) -> Result<Bookmark, RecordError> {
+    ) -> Result<Recorded, RecordError> {
         let asker = self.peers.get(region).ok_or(RecordError::NoPrimary)?;
         let patience = PATIENCE.min(op.remaining());
         let answer = asker.ask(Question::People(question), patience, op).await;
         match answer.map_err(RecordError::NoAnswer)? {
-            Answer::Recorded { at } => Ok(at),
+            Answer::Recorded(recorded) => Ok(recorded),
+            Answer::Elsewhere => Err(RecordError::NoPrimary),
+            Answer::Refused { reason } => Err(RecordError::Refused(reason)),
             Answer::Failed { reason } => Err(RecordError::Failed(reason)),
             _ => Err(RecordError::Failed("it answered something else".into())),
         }
@@ -146,13 +183,13 @@ impl Registrar {
         &self,
         epoch: Epoch,
         op: &Op,
-        work: impl AsyncFnOnce(&mut WriteTx) -> Result<(), StorageError>,
-    ) -> Result<Bookmark, RecordError> {
+        work: impl AsyncFnOnce(&mut WriteTx) -> Result<Vec<SessionId>, StorageError>,
+    ) -> Result<Recorded, RecordError> {
         if self.topology.primary() != PrimaryAt::Here(epoch) {
             return Err(RecordError::NoPrimary);
         }
         let mut tx = WriteTx::open(&self.global, epoch, op).await?;
-        work(&mut tx).await?;
+        let lost = work(&mut tx).await?;
         let at = tx.commit().await.map_err(|error| match error {
             CommitError::RolledBack(cause) | CommitError::Unknown(cause) => cause,
         })?;
@@ -162,8 +199,28 @@ impl Registrar {
             return Err(RecordError::NoPrimary);
         }
         self.topology.note_position(at);
-        Ok(at)
+        Ok(Recorded { at, lost })
     }
+}
+
+/// Notes what became of a debt: recorded, and to be kept in mind until a second region has it; or over,
+/// because its user is no more.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn note(
+    redis: &Redis,
+    debt: &Debt,
+    recorded: &Recorded,
+    op: &Op,
+) -> Result<(), StorageError> {
+    let known = &debt.owed.known;
+    if recorded.lost.contains(&debt.id()) {
+        let lasts = (known.session.expires_at - op.now()).to_std().unwrap_or_default();
+        end(redis, &[(known.token, lasts)], op).await?;
+        return settle(redis, debt, None, op).await;
+    }
+    settle(redis, debt, Some(&Owed { at: Some(recorded.at), ..debt.owed.clone() }), op).await
 }
 
 /// Goes through what the region owes.
@@ -196,35 +253,34 @@ impl RegistrarLoop {
             }
             cursor = next;
             // Without a primary the rest of the list fares no better.
-            if cursor == 0 || failure.is_some() || op.remaining().is_zero() {
+            let away = |error: &RecordError| !error.is_refusal();
+            if cursor == 0 || failure.as_ref().is_some_and(away) || op.remaining().is_zero() {
                 break;
             }
         }
         let left = owed_count(&self.redis, op).await.map_err(away)?;
         self.metrics.people.sessions_owed.set(i64::try_from(left).unwrap_or(i64::MAX));
-        failure.map_or(Ok(done), Err)
+        failure.map_or(Ok(done), |failure| Err(causes(&failure)))
     }
 
     /// Has some recorded, and notes where.
-    async fn send(&self, debts: &[Debt], op: &Op) -> Result<u64, String> {
+    async fn send(&self, debts: &[Debt], op: &Op) -> Result<u64, RecordError> {
         let known: Vec<Known> = debts.iter().map(|debt| debt.owed.known.clone()).collect();
         match self.registrar.record(&known, op).await {
-            Ok(at) => {
+            Ok(recorded) => {
                 for debt in debts {
-                    let sent = Owed { at: Some(at), ..debt.owed.clone() };
-                    let noted = settle(&self.redis, debt, Some(&sent), op).await;
-                    noted.map_err(|error| error.to_string())?;
+                    note(&self.redis, debt, &recorded, op).await?;
                 }
                 Ok(debts.len() as u64)
             }
             // One that the database refuses must not keep the others from it.
-            Err(RecordError::Storage(_) | RecordError::Failed(_)) if debts.len() > 1 => {
+            Err(error) if error.is_refusal() && debts.len() > 1 => {
                 let (some, others) = debts.split_at(debts.len() / 2);
                 let some = Box::pin(self.send(some, op)).await;
                 let others = Box::pin(self.send(others, op)).await;
                 Ok(some? + others?)
             }
-            Err(error) => Err(crate::vocab::causes(&error)),
+            Err(error) => Err(error),
         }
     }
 

@@ -8,10 +8,12 @@ use super::{
 };
 use crate::{
     storage::global::{
-        credentials::Credentials,
+        credentials::{Credentials, Rehash},
         sessions::{Known, Live},
     },
-    vocab::{Bookmark, Email, Epoch, Op, OpId, Region, TokenHash, UserId, guess::Guesses},
+    vocab::{
+        Bookmark, Email, Epoch, Op, OpId, Region, SessionId, TokenHash, UserId, guess::Guesses,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
@@ -57,7 +59,9 @@ pub enum OfPeople {
     /// A session that was ended while there is no primary to say so.
     End { token: TokenHash, seconds: u64 },
     /// A newer hash of the same password, for the primary of that epoch.
-    Rehash { epoch: Epoch, user: UserId, old: String, new: String },
+    Rehash { epoch: Epoch, change: Rehash },
+    /// Whether a session of that generation is good, of a region whose directory is new enough.
+    Confirm { id: SessionId, user: UserId, generation: i64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,9 +71,15 @@ pub enum Answer {
     Promise(Promised),
     Released,
     Order(Box<Outcome>),
-    Recorded {
-        at: Bookmark,
+    Recorded(Recorded),
+    /// This region is not the primary of that epoch.
+    Elsewhere,
+    /// It cannot be done, and asking again will not change that.
+    Refused {
+        reason: String,
     },
+    /// Whether the session is good.
+    Confirmed(bool),
     Session(Seen),
     /// It counts here, now or since it was told before.
     Noted,
@@ -78,6 +88,15 @@ pub enum Answer {
     Failed {
         reason: String,
     },
+}
+
+/// What was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// From where on it can be read.
+    pub at: Bookmark,
+    /// Of users whom a failover has lost: nothing was recorded of these, and they are over.
+    pub lost: Vec<SessionId>,
 }
 
 /// What a region knows of a session.

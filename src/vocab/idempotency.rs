@@ -1,6 +1,6 @@
 //! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07).
 
-use super::{Malformed, Op};
+use super::{Malformed, Op, UserId};
 use sha2::{Digest as _, Sha256};
 use std::{fmt, str::FromStr};
 
@@ -21,11 +21,21 @@ impl IdempotencyKey {
     /// so that no stranger can take a key that a tenant's own clients use.
     #[must_use]
     pub fn of_a_visitor(&self, called: &str) -> Self {
+        self.of("visitor", called)
+    }
+    /// What names this write where its sender is a person who is signed in: `person-` and 256 bits. What
+    /// one person was answered is not another's to repeat, and the tenant's programs keep theirs.
+    #[must_use]
+    pub fn of_a_person(&self, user: UserId) -> Self {
+        self.of("person", &user.to_string())
+    }
+
+    fn of(&self, whose: &str, called: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update((called.len() as u64).to_be_bytes());
         hash.update(called);
         hash.update(&self.0);
-        Self(format!("visitor-{}", hex::encode(hash.finalize())))
+        Self(format!("{whose}-{}", hex::encode(hash.finalize())))
     }
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -143,6 +143,7 @@ fn of_people() -> Vec<Trial> {
             a_browser_is_signed_in_by_its_cookie_on_pages_of_this_site_alone,
             nothing_of_a_password_or_a_token_is_in_a_log,
             guesses_are_bounded_in_all_regions_together_and_who_is_right_gets_in,
+            what_one_person_was_answered_is_not_anothers_to_repeat,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -337,6 +337,7 @@ pub async fn nothing_of_a_password_or_a_token_is_in_a_log() -> anyhow::Result<()
     for region in REGIONS {
         let lines: Vec<Value> = cluster.log(region)?;
         let text = serde_json::to_string(&lines)?;
+        ensure!(region == US || text.contains("/v1/session") || text.contains(ACCOUNT), "{region}");
         for secret in [PASSWORD, OTHER, random] {
             ensure!(!text.contains(secret), "{region} logs {secret}");
         }
@@ -417,4 +418,30 @@ pub async fn guesses_are_bounded_in_all_regions_together_and_who_is_right_gets_i
         Ok(())
     })
     .await
+}
+
+pub async fn what_one_person_was_answered_is_not_anothers_to_repeat() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let tenant = cluster.tenant("signin-keys").await?;
+    let ada = Person::make(&tenant, "ada@example.com", "editor").await?;
+    let eve = Person::make(&tenant, "eve@example.com", "editor").await?;
+    let mut answers = Vec::new();
+    for (person, region) in [(&ada, AP), (&eve, AP), (&eve, EU)] {
+        let mut caller = person.sign_in(&cluster, region).await?;
+        let ask = caller.ask(region, Method::PATCH, ACCOUNT).header("if-match", "*");
+        let ask = ask.and_header("idempotency-key", "one").json(&json!({"name": "Somebody"}));
+        let answer = ask.send().await?.wants(200)?;
+        ensure!(answer.json()["email"] == person.email.as_str(), "{answer}");
+        answers.push(answer);
+        // Each asks by the name that they gave it.
+        let told = caller.get(region, "/v1/writes/one").await?.wants(200)?;
+        ensure!(told.json()["key"] == "one" && told.json()["status"] == "committed", "{told}");
+        ensure!(told.json()["response"]["body"]["email"] == person.email.as_str(), "{told}");
+    }
+    let replayed = |answer: &Answer| answer.header("idempotency-replayed").is_some();
+    ensure!(!replayed(&answers[0]) && !replayed(&answers[1]) && replayed(&answers[2]));
+    let mut program = tenant.caller.clone();
+    let told = program.get(US, "/v1/writes/one").await?.wants(200)?;
+    ensure!(told.json()["status"] == "unknown", "{told}");
+    Ok(())
 }

@@ -265,7 +265,8 @@ pub async fn what_cannot_be_a_user_is_refused_by_the_name_of_what_is_wrong() -> 
         // What is in an address is kept, here and by everyone on the way.
         let asked = visitor.ask(region, Method::POST, "/v1/account?password=hunter2");
         told(asked.json(&person(&tenant.name, "q@example.com", GOOD)), 400, "malformed").await?;
-        visitor.get(region, "/v1/account").await?.wants_problem(405, "method-not-allowed")?;
+        let ask = visitor.ask(region, Method::DELETE, "/v1/account");
+        ask.send().await?.wants_problem(405, "method-not-allowed")?;
     }
     let mut admin = tenant.caller.clone();
     for region in [US, AP] {

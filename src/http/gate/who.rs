@@ -28,6 +28,8 @@ pub(super) enum Who {
 const NO_CREDENTIAL: &str =
     "Send an API key or a session's token as `Authorization: Bearer ...`, or sign in.";
 
+const NOT_A_PERSON: &str = "This is for who is signed in: an API key is nobody's account.";
+
 /// Finds out who asks, whether they may ask that often, and whether this is for them.
 pub(super) async fn authenticate(
     app: &App,
@@ -40,6 +42,10 @@ pub(super) async fn authenticate(
         Some(Presented::Session(token)) => {
             let principal = signed_in(app, route, state, request, &token).await;
             Who::Known(counted(app, state, address, principal).await?)
+        }
+        // Whoever's it is: it is nobody's account.
+        Some(Presented::Key(_)) if route.access == Access::Person => {
+            return Err(Problem::new(Kind::Forbidden, NOT_A_PERSON));
         }
         Some(Presented::Key(key)) => key_holder(app, state, request, &key, address).await?,
         Some(Presented::Garbage) => {
@@ -145,9 +151,13 @@ async fn signed_in(
     };
     let found = match found {
         Lookup::Absent { asked } => people::elsewhere(app, &worker.hot, token, asked, op).await?,
-        Lookup::Live(live) if route.is(Trait::Strict) => {
-            people::confirmed(app, &worker.hot, &hash, live, op).await?
-        }
+        found => found,
+    };
+    // A write that is carried to the primary is judged there.
+    let strict = route.is(Trait::Strict)
+        || route.is_write() && matches!(app.primary(), PrimaryView::Here(_));
+    let found = match found {
+        Lookup::Live(live) if strict => people::confirmed(app, &worker.hot, live, op).await?,
         found => found,
     };
     let Lookup::Live(live) = found else {
@@ -201,9 +211,7 @@ pub(super) fn permit(access: Access, principal: &Principal) -> Result<(), Proble
         (Access::Scope(scope), _) if !principal.scopes.contains(scope) => {
             format!("The credential lacks the scope `{scope}`.")
         }
-        (Access::Person, Credential::Key(_)) => {
-            "This is for who is signed in: an API key is nobody's account.".to_owned()
-        }
+        (Access::Person, Credential::Key(_)) => NOT_A_PERSON.to_owned(),
         _ => return Ok(()),
     };
     Err(Problem::new(Kind::Forbidden, detail))

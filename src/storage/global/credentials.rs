@@ -30,7 +30,7 @@ impl fmt::Debug for Credentials {
 }
 
 /// Who in the tenant of that name has that address, in whichever spelling; and whether they are known from
-/// the network address `from`.
+/// the network `from`.
 ///
 /// # Errors
 /// When the database fails.
@@ -47,7 +47,8 @@ pub async fn find(
                     t.id AS "tenant_id?", u.id AS "id?", u.role AS "role?",
                     u.generation AS "generation?", u.suspended_at, u.password_hash,
                     EXISTS (SELECT FROM user_session AS s
-                        WHERE s.user_id = u.id AND s.address = $3) AS "familiar!"
+                        WHERE s.user_id = u.id
+                            AND nullif(s.address, '')::inet <<= $3::text::inet) AS "familiar!"
                 FROM cluster_position AS p
                 LEFT JOIN tenant AS t ON t.name = $1
                 LEFT JOIN tenant_user AS u
@@ -100,24 +101,32 @@ pub async fn hash_of(
     Ok(row.flatten())
 }
 
-/// Puts a newer hash of the same password in the place of `old`. Nothing happens when that is not the one
-/// there any more.
+/// A newer hash of the same password. `Debug` hides both.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rehash {
+    pub user: UserId,
+    pub old: String,
+    pub new: String,
+}
+
+impl fmt::Debug for Rehash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehash").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Puts the newer hash in the place of the old one. Nothing happens when that is not there any more.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn rehash(
-    tx: &mut WriteTx,
-    user: UserId,
-    old: &str,
-    new: &str,
-) -> Result<(), StorageError> {
+pub async fn rehash(tx: &mut WriteTx, change: &Rehash) -> Result<(), StorageError> {
     tx.ensure_epoch().await?;
     let (connection, bound) = tx.statement();
     let query = sqlx::query!(
         "UPDATE tenant_user SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
-        user.as_uuid(),
-        old,
-        new,
+        change.user.as_uuid(),
+        change.old,
+        change.new,
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     tx.ended(outcome)?;

@@ -45,8 +45,8 @@ const API_KEY: &str = "SELECT p.epoch, p.lsn::text, k.id, k.tenant_id, t.name, k
 
 /// A session by its token's hash.
 const SESSION: &str = "SELECT p.epoch, p.lsn::text, s.id, s.tenant_id, s.user_id, u.role, s.generation, \
-     s.created_at, s.expires_at, s.seen_at, s.ended_at IS NOT NULL OR u.deleted_at IS NOT NULL \
-         OR u.suspended_at IS NOT NULL \
+     s.created_at, s.expires_at, s.seen_at, s.ended_at IS NOT NULL OR s.generation < u.generation \
+         OR u.deleted_at IS NOT NULL OR u.suspended_at IS NOT NULL \
      FROM cluster_position AS p \
      LEFT JOIN (user_session AS s JOIN tenant_user AS u ON u.id = s.user_id) ON s.token_hash = $1";
 

@@ -121,16 +121,18 @@ impl Stored {
 }
 
 /// Records what a region owes. A session whose user is gone, suspended, or has ended all their sessions
-/// since it was begun, is ended as soon as it is recorded; one of a user who is not in this database is left
-/// out, since nothing can come of it.
+/// since it was begun, is ended as soon as it is recorded; one whose role is another by now is to be looked
+/// up anew. Of more than `each_max` sessions of a user the oldest are ended. Returns those of users who are
+/// not in this database, of which nothing can come: a failover has lost them.
 ///
 /// # Errors
 /// [`StorageError::Timeout`] when another writer holds one of the users too long.
 pub async fn apply(
     tx: &mut WriteTx,
     known: &[Known],
+    each_max: u32,
     at: DateTime<Utc>,
-) -> Result<(), StorageError> {
+) -> Result<Vec<SessionId>, StorageError> {
     tx.ensure_epoch().await?;
     // One row for a session: a statement may not touch one twice. An end wins over a beginning.
     let mut each = std::collections::BTreeMap::<SessionId, &Known>::new();
@@ -149,7 +151,9 @@ pub async fn apply(
         &users,
     );
     let outcome = bounded(bound, query.fetch_all(connection)).await;
-    tx.ended(outcome)?;
+    let here = tx.ended(outcome)?;
+    let lost = each.iter().filter(|one| !here.contains(&one.session.user.as_uuid()));
+    let lost = lost.map(|one| one.session.id).collect();
     let uuids = |of: fn(&Known) -> Uuid| each.iter().map(|one| of(one)).collect::<Vec<_>>();
     let texts =
         |of: fn(&Known) -> &str| each.iter().map(|one| of(one).to_owned()).collect::<Vec<_>>();
@@ -164,17 +168,18 @@ pub async fn apply(
             generation, created_at, expires_at, seen_at, seen_in, ended_at, changed)
         SELECT k.id, u.tenant_id, u.id, k.token, k.region, k.device, k.address, k.generation,
             k.created_at, k.expires_at, k.seen_at, k.seen_in, e.ended_at,
-            CASE WHEN e.ended_at IS NOT NULL THEN pg_current_xact_id() END
+            CASE WHEN e.ended_at IS NOT NULL OR k.role <> u.role THEN pg_current_xact_id() END
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[],
-            $13::timestamptz[])
+            $13::timestamptz[], $15::text[])
             AS k (id, tenant_id, user_id, token, region, device, address, generation, created_at,
-                expires_at, seen_at, seen_in, ended_at)
+                expires_at, seen_at, seen_in, ended_at, role)
         JOIN tenant_user AS u ON u.id = k.user_id AND u.tenant_id = k.tenant_id
         CROSS JOIN LATERAL (SELECT CASE
             WHEN k.ended_at IS NULL AND (u.deleted_at IS NOT NULL OR u.suspended_at IS NOT NULL
                 OR k.generation < u.generation) THEN $14::timestamptz
             ELSE k.ended_at END AS ended_at) AS e
+        ORDER BY k.id
         ON CONFLICT (id) DO UPDATE SET
             seen_at = greatest(s.seen_at, excluded.seen_at),
             seen_in = CASE WHEN excluded.seen_at > s.seen_at THEN excluded.seen_in ELSE s.seen_in END,
@@ -197,10 +202,25 @@ pub async fn apply(
         &texts(|one| one.seen_in.as_str()),
         &ended as &[Option<DateTime<Utc>>],
         at,
+        &texts(|one| one.session.role.as_str()),
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     tx.ended(outcome)?;
-    Ok(())
+    let (connection, bound) = tx.statement();
+    let query = sqlx::query!(
+        "UPDATE user_session SET ended_at = $2, changed = pg_current_xact_id()
+        WHERE id IN (
+            SELECT oldest.id FROM unnest($1::uuid[]) AS u (id) CROSS JOIN LATERAL (
+                SELECT s.id FROM user_session AS s
+                WHERE s.user_id = u.id AND s.ended_at IS NULL AND s.expires_at > $2
+                ORDER BY s.id DESC OFFSET $3) AS oldest)",
+        &users,
+        at,
+        i64::from(each_max),
+    );
+    let outcome = bounded(bound, query.execute(connection)).await;
+    tx.ended(outcome)?;
+    Ok(lost)
 }
 
 /// Ends one session of a user. `false` when there is none, or it has ended before.
@@ -233,7 +253,7 @@ pub async fn end(
 /// the user first.
 ///
 /// # Errors
-/// When the database fails.
+/// [`StorageError::Unavailable`] when the session to be kept has no row yet.
 pub async fn end_all(
     tx: &mut WriteTx,
     scope: &TenantScope,
@@ -256,13 +276,17 @@ pub async fn end_all(
     if let Some(kept) = kept {
         let (connection, bound) = tx.statement();
         let query = sqlx::query!(
-            "UPDATE user_session SET generation = $3 WHERE id = $1 AND user_id = $2",
+            "UPDATE user_session SET generation = $3
+            WHERE id = $1 AND user_id = $2 AND ended_at IS NULL",
             kept.as_uuid(),
             user.as_uuid(),
             generation,
         );
         let outcome = bounded(bound, query.execute(connection)).await;
-        tx.ended(outcome)?;
+        if tx.ended(outcome)?.rows_affected() == 0 {
+            // Recorded later it would be of the generation before, and end with the others.
+            return Err(StorageError::unavailable("the session that is kept is not recorded yet"));
+        }
     }
     let (connection, bound) = tx.statement();
     let query = sqlx::query!(
@@ -274,6 +298,22 @@ pub async fn end_all(
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     Ok(tx.ended(outcome)?.rows_affected())
+}
+
+/// Forgets where a user was signed in from, and with what.
+///
+/// # Errors
+/// When the database fails.
+pub async fn erase(tx: &mut WriteTx, user: UserId) -> Result<(), StorageError> {
+    tx.ensure_epoch().await?;
+    let (connection, bound) = tx.statement();
+    let query = sqlx::query!(
+        "UPDATE user_session SET device = '', address = '' WHERE user_id = $1",
+        user.as_uuid(),
+    );
+    let outcome = bounded(bound, query.execute(connection)).await;
+    tx.ended(outcome)?;
+    Ok(())
 }
 
 /// What the user may do is another now: every region is to look their sessions up anew. Lock the user first.

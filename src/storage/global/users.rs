@@ -175,8 +175,8 @@ pub async fn lock(
     tx.ended(outcome)?.map_or(Ok(None), Stored::user)
 }
 
-/// Whether the tenant has an administrator who is not suspended, beside `id`. All of them are locked,
-/// in one order, until the transaction ends: of two who suspend each other one finds nobody left. Call
+/// Whether the tenant has an administrator who is not suspended, beside `id`. All of them are locked, and
+/// `id`, in one order, until the transaction ends: of two who suspend each other one finds nobody left. Call
 /// it before [`lock`], which would lock out of that order.
 ///
 /// # Errors
@@ -190,9 +190,11 @@ pub async fn lock_other_admins(
     let (connection, bound) = tx.statement();
     let query = sqlx::query_scalar!(
         "SELECT id FROM tenant_user
-        WHERE tenant_id = $1 AND role = 'admin' AND suspended_at IS NULL AND deleted_at IS NULL
+        WHERE tenant_id = $1 AND deleted_at IS NULL
+            AND (id = $2 OR role = 'admin' AND suspended_at IS NULL)
         ORDER BY id FOR UPDATE",
         scope.tenant().as_uuid(),
+        id.as_uuid(),
     );
     let outcome = bounded(bound, query.fetch_all(connection)).await;
     Ok(tx.ended(outcome)?.into_iter().any(|other| other != id.as_uuid()))

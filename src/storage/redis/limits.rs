@@ -27,6 +27,8 @@ pub enum LimitKind {
     SignInAddress,
     SignInAccount,
     SignInFamiliar,
+    /// Sessions begun, and own passwords shown, by user.
+    Person,
 }
 
 impl LimitKind {
@@ -40,6 +42,7 @@ impl LimitKind {
             Self::SignInAddress => "sign_in_address",
             Self::SignInAccount => "sign_in_account",
             Self::SignInFamiliar => "sign_in_familiar",
+            Self::Person => "person",
         }
     }
 }

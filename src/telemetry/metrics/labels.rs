@@ -125,6 +125,7 @@ label!(
         SignInAddress = "sign_in_address",
         SignInAccount = "sign_in_account",
         SignInFamiliar = "sign_in_familiar",
+        Person = "person",
     }
 );
 label!(

@@ -26,6 +26,12 @@ pub struct Horizon {
 impl Horizon {
     /// Before everything.
     pub const START: Self = Self { epoch: Epoch::FIRST, xid: 0 };
+
+    /// From where on nothing is left out that either has yet to see.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        Self { epoch: self.epoch.min(other.epoch), xid: self.xid.min(other.xid) }
+    }
 }
 
 impl fmt::Display for Horizon {

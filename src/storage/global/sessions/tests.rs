@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     storage::global::{
-        credentials,
+        credentials::{self, Rehash},
         hot::HotReads,
         testing::Fixture,
         users::{self, NewUser, UserRow},
@@ -10,6 +10,8 @@ use crate::{
 };
 use chrono::Duration;
 use sqlx::PgPool;
+
+const EACH_MAX: u32 = 20;
 
 struct People {
     at: Fixture,
@@ -59,9 +61,9 @@ impl People {
         }
     }
 
-    async fn apply(&self, known: &[Known]) {
+    async fn apply(&self, known: &[Known]) -> Vec<SessionId> {
         let now = self.at.op.now();
-        self.at.write(async |tx| apply(tx, known, now).await).await;
+        self.at.write(async |tx| apply(tx, known, EACH_MAX, now).await).await.0
     }
 
     async fn end_all(&self, user: &UserRow, kept: Option<SessionId>) -> u64 {
@@ -127,7 +129,8 @@ async fn whatever_comes_in_whatever_order_and_however_often_comes_to_the_same(po
     nobody.session.user = UserId::mint(&people.at.op);
     let mut stranger = people.known(&ada, 5);
     stranger.session.tenant = people.at.other.tenant();
-    people.apply(&[over.clone(), nobody.clone(), stranger.clone()]).await;
+    let lost = people.apply(&[over.clone(), nobody.clone(), stranger.clone()]).await;
+    assert_eq!(lost, [nobody.session.id]);
     for one in [over, nobody, stranger] {
         assert_eq!(people.entry(&one).await, "absent");
     }
@@ -274,18 +277,58 @@ async fn who_signs_in_is_found_by_tenant_and_address_and_known_from_where_they_w
     assert_eq!((found.user, found.hash.as_deref(), found.familiar), (ada.id, Some("h"), false));
     assert_eq!((found.generation, found.suspended), (1, false));
     assert!(!format!("{found:?}").contains("\"h\""));
-    assert_eq!(find("theirs", "ada@example.com", "").await, None);
-    assert_eq!(find("nobodys", "ada@example.com", "").await, None);
+    assert_eq!(find("theirs", "ada@example.com", "::1").await, None);
+    assert_eq!(find("nobodys", "ada@example.com", "::1").await, None);
     let known = people.known(&ada, 1);
     people.apply(&[Known { ended_at: Some(people.at.op.now()), ..known }]).await;
     assert!(find("ours", "ada@example.com", "203.0.113.9").await.unwrap().familiar);
     assert!(!find("ours", "ada@example.com", "203.0.113.10").await.unwrap().familiar);
+    assert!(find("ours", "ada@example.com", "203.0.113.0/24").await.unwrap().familiar);
     // A newer hash takes the place of the one that was compared, and of no other.
     let at = &people.at;
     for (old, wanted) in [("other", "h"), ("h", "new")] {
-        at.write(async |tx| credentials::rehash(tx, ada.id, old, "new").await).await;
+        let change = Rehash { user: ada.id, old: old.into(), new: "new".into() };
+        at.write(async |tx| credentials::rehash(tx, &change).await).await;
         let hash = credentials::hash_of(&at.global, &at.scope, ada.id).await.unwrap();
         assert_eq!(hash.as_deref(), Some(wanted));
     }
     assert_eq!(credentials::hash_of(&at.global, &at.other, ada.id).await.unwrap(), None);
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn whose_role_changed_before_their_row_came_is_looked_up_anew(pool: PgPool) {
+    let people = People::new(&pool).await;
+    let ada = people.user("ada@example.com").await;
+    let (same, mut older) = (people.known(&ada, 1), people.known(&ada, 2));
+    older.session.role = Role::Admin;
+    people.apply(&[same, older.clone()]).await;
+    let (changes, _) = people.changes(Horizon::START).await;
+    assert_eq!(changes, [(older.session.id, false)]);
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn of_too_many_sessions_the_oldest_are_ended(pool: PgPool) {
+    let people = People::new(&pool).await;
+    let (ada, eve) = (people.user("ada@example.com").await, people.user("eve@example.com").await);
+    let mut all: Vec<_> = (1..=22).map(|token| people.known(&ada, token)).collect();
+    all.sort_by_key(|known| known.session.id);
+    let hers = people.known(&eve, 99);
+    people.apply(std::slice::from_ref(&hers)).await;
+    people.apply(&all[..5]).await;
+    people.apply(&all[5..]).await;
+    for (index, known) in all.iter().enumerate() {
+        assert_eq!(people.entry(known).await, if index < 2 { "ended" } else { "live" }, "{index}");
+    }
+    assert_eq!(people.entry(&hers).await, "live");
+}
+
+#[sqlx::test(migrations = "migrations/global")]
+async fn the_session_that_is_kept_must_be_recorded(pool: PgPool) {
+    let people = People::new(&pool).await;
+    let ada = people.user("ada@example.com").await;
+    let (at, now) = (&people.at, people.at.op.now());
+    let mut tx = at.begin().await;
+    let kept = Some(SessionId::mint(&at.op));
+    let refused = end_all(&mut tx, &at.scope, ada.id, kept, now).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
 }
