@@ -144,7 +144,6 @@ mod tests {
         vocab::{Email, OpKind, Region, Role, UserId},
     };
     use chrono::Duration as Days;
-    use sqlx::PgPool;
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -203,8 +202,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    async fn dies_midway(pool: PgPool) {
-        let at = Fixture::new(&pool).await;
+    async fn dies_midway(at: Fixture) {
         let server = Server::start().await;
         let (ear, op, redis) = (Arc::new(Ear::default()), op(), connect(server.port));
         let owed = signed_in(&at, 1).await;
@@ -232,11 +230,12 @@ mod tests {
 
     #[test]
     fn what_was_ended_is_ended_though_it_dies_midway() {
-        on_database("changes::sessions::dies_midway", dies_midway);
+        on_database("changes::sessions::dies_midway", |pool| async move {
+            dies_midway(Fixture::new(&pool).await).await;
+        });
     }
 
-    async fn an_older_copy(pool: PgPool) {
-        let at = Fixture::new(&pool).await;
+    async fn an_older_copy(at: Fixture) {
         let server = Server::start().await;
         let (ear, op, redis) = (Arc::new(Ear::default()), op(), connect(server.port));
         let owed = signed_in(&at, 1).await;
@@ -262,6 +261,8 @@ mod tests {
 
     #[test]
     fn a_redis_that_is_back_with_an_older_copy_brings_nobody_back() {
-        on_database("changes::sessions::an_older_copy", an_older_copy);
+        on_database("changes::sessions::an_older_copy", |pool| async move {
+            an_older_copy(Fixture::new(&pool).await).await;
+        });
     }
 }

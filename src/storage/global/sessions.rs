@@ -206,6 +206,17 @@ pub async fn apply(
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     tx.ended(outcome)?;
+    end_oldest(tx, &users, each_max, at).await?;
+    Ok(lost)
+}
+
+/// Ends what these users have beyond `each_max` sessions.
+async fn end_oldest(
+    tx: &mut WriteTx,
+    users: &[Uuid],
+    each_max: u32,
+    at: DateTime<Utc>,
+) -> Result<(), StorageError> {
     let (connection, bound) = tx.statement();
     let query = sqlx::query!(
         "UPDATE user_session SET ended_at = $2, changed = pg_current_xact_id()
@@ -214,13 +225,13 @@ pub async fn apply(
                 SELECT s.id FROM user_session AS s
                 WHERE s.user_id = u.id AND s.ended_at IS NULL AND s.expires_at > $2
                 ORDER BY s.id DESC OFFSET $3) AS oldest)",
-        &users,
+        users,
         at,
         i64::from(each_max),
     );
     let outcome = bounded(bound, query.execute(connection)).await;
     tx.ended(outcome)?;
-    Ok(lost)
+    Ok(())
 }
 
 /// Ends one session of a user. `false` when there is none, or it has ended before.
