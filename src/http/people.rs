@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     identity::{
-        Lookup, Password, Resolved, SessionToken, StoredHash, password::Verdict,
-        resolve::vouched_session,
+        Lookup, Password, SessionToken, StoredHash, password::Verdict, resolve::vouched_user,
     },
     queue::{RecordError, sessions::note},
     routing::PrimaryView,
@@ -130,22 +129,19 @@ fn reaches(app: &App, region: &Region) -> bool {
 pub async fn confirmed(app: &App, hot: &HotReads, live: Live, op: &Op) -> Result<Lookup, Problem> {
     let primary = app.primary();
     let Live { id, user, generation, .. } = live;
-    let good = if matches!(primary, PrimaryView::Here(_)) || is_newer_than(app, strict_lag(app)) {
-        is_good(&vouched_session(id, user, generation, hot, op).await?)
+    // What the user may do is as it is there too: their role may be another since Redis was told.
+    let role = if matches!(primary, PrimaryView::Here(_)) || is_newer_than(app, strict_lag(app)) {
+        vouched_user(id, user, generation, hot, op).await?.map(|found| found.role)
     } else {
         let PrimaryView::Peer(region, _) = primary else {
             return Err(unknown());
         };
         match ask(app, &region, OfPeople::Confirm { id, user, generation }, op).await {
-            Some(Answer::Confirmed(good)) => good,
+            Some(Answer::Confirmed(role)) => role,
             _ => return Err(unknown()),
         }
     };
-    Ok(if good { Lookup::Live(live) } else { Lookup::Ended })
-}
-
-const fn is_good(resolved: &Resolved) -> bool {
-    matches!(resolved, Resolved::Valid(_))
+    Ok(role.map_or(Lookup::Ended, |role| Lookup::Live(Live { role, ..live })))
 }
 
 fn strict_lag(app: &App) -> Duration {
@@ -409,8 +405,8 @@ pub async fn answer(app: &App, hot: &HotReads, question: OfPeople, op: &Op) -> A
             Answer::Elsewhere
         }
         OfPeople::Confirm { id, user, generation } => {
-            match vouched_session(id, user, generation, hot, op).await {
-                Ok(resolved) => Answer::Confirmed(is_good(&resolved)),
+            match vouched_user(id, user, generation, hot, op).await {
+                Ok(found) => Answer::Confirmed(found.map(|found| found.role)),
                 Err(error) => failed(&error),
             }
         }

@@ -5,7 +5,10 @@ use crate::{
     config::IdentityConfig,
     storage::{
         StorageError, TenantScope,
-        global::{api_keys::KeyRow, hot::HotReads},
+        global::{
+            api_keys::KeyRow,
+            hot::{HotReads, Vouched},
+        },
     },
     vocab::{Actor, ApiKeyId, Op, Scopes, SessionId, TokenHash, UserId},
 };
@@ -137,19 +140,30 @@ pub async fn vouched_session(
     hot: &HotReads,
     op: &Op,
 ) -> Result<Resolved, StorageError> {
-    let Some(found) = hot.vouched(id, user, op).await? else {
-        return Ok(Resolved::Absent);
-    };
-    let ended = found.ended.unwrap_or(generation < found.generation);
-    if ended || found.barred {
+    let Some(found) = vouched_user(id, user, generation, hot, op).await? else {
         return Ok(Resolved::Ended);
-    }
+    };
     Ok(Resolved::Valid(Principal {
         credential: Credential::Session { id, user, generation, token: None },
         actor: Actor::User(user),
         scope: found.scope(),
         scopes: found.role.scopes(),
     }))
+}
+
+/// The user as they are now, if that session of theirs is good; as [`vouched_session`] judges it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn vouched_user(
+    id: SessionId,
+    user: UserId,
+    generation: i64,
+    hot: &HotReads,
+    op: &Op,
+) -> Result<Option<Vouched>, StorageError> {
+    let found = hot.vouched(id, user, op).await?;
+    Ok(found.filter(|found| !found.barred && !found.ended.unwrap_or(generation < found.generation)))
 }
 
 fn judge(row: &KeyRow, op: &Op) -> Resolved {

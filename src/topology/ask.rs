@@ -12,7 +12,8 @@ use crate::{
         sessions::{Known, Live},
     },
     vocab::{
-        Bookmark, Email, Epoch, Op, OpId, Region, SessionId, TokenHash, UserId, guess::Guesses,
+        Bookmark, Email, Epoch, Op, OpId, Region, Role, SessionId, TokenHash, UserId,
+        guess::Guesses,
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -78,8 +79,8 @@ pub enum Answer {
     Refused {
         reason: String,
     },
-    /// Whether the session is good.
-    Confirmed(bool),
+    /// The role of the session's user, if it is good.
+    Confirmed(Option<Role>),
     Session(Seen),
     /// It counts here, now or since it was told before.
     Noted,

@@ -251,6 +251,8 @@ pub async fn a_new_role_is_that_of_the_sessions_too() -> anyhow::Result<()> {
         let etag = admin.get(US, &user).await?.wants(200)?.etag()?;
         let ask = admin.ask(US, Method::PATCH, &user).header("if-match", &etag);
         ask.json(&json!({ "role": role })).send().await?.wants(200)?;
+        // At the primary, at once.
+        person.fresh().create(US, "roles", &json!({})).await?.wants(status)?;
         for region in REGIONS {
             eventually(&format!("{role} in {region}"), SOON, async || {
                 let answer = person.fresh().create(region, "roles", &json!({})).await;
