@@ -21,7 +21,10 @@ use crate::{
             hot::HotReads,
             sessions::{DEVICE_CHARS_MAX, Known, Live},
         },
-        redis::sessions::{self as kept, Debt, Owed},
+        redis::{
+            Redis,
+            sessions::{self as kept, Debt, Owed},
+        },
     },
     telemetry::metrics::SessionSource,
     topology::ask::{Answer, OfPeople, Question, Seen},
@@ -60,12 +63,33 @@ fn unknown() -> Problem {
     Problem::new(Kind::Unavailable, detail).header("retry-after", "1")
 }
 
+/// Looks a session up: here, then where it began and at the primary.
+///
+/// # Errors
+/// `unavailable` when nobody who would have to know can be asked.
+pub async fn look_up(
+    app: &App,
+    redis: &Redis,
+    hot: &HotReads,
+    token: &SessionToken,
+    op: &Op,
+) -> Result<Lookup, Problem> {
+    match app.sessions.find(&token.hash(), redis, hot, op).await {
+        Ok(Lookup::Absent { asked }) => elsewhere(app, hot, token, asked, op).await,
+        Ok(found) => Ok(found),
+        Err(error) => {
+            tracing::debug!(error = %error, "a session cannot be looked up here, others are asked");
+            elsewhere(app, hot, token, false, op).await
+        }
+    }
+}
+
 /// Looks a session up where it began and at the primary, side by side. `asked`: this region's Redis does not
 /// have it.
 ///
 /// # Errors
 /// `unavailable` when nobody who would have to know can be asked.
-pub async fn elsewhere(
+async fn elsewhere(
     app: &App,
     hot: &HotReads,
     token: &SessionToken,
@@ -439,7 +463,7 @@ async fn seen(
     op: &Op,
 ) -> Result<Seen, crate::storage::StorageError> {
     let primary = matches!(app.primary(), PrimaryView::Here(_));
-    let found = app.sessions.find(token, hot, op).await?;
+    let found = app.sessions.find(token, &app.redis, hot, op).await?;
     // The primary is asked for what is so now.
     let found = match found {
         Lookup::Live(live) if primary => match app.sessions.recorded(token, hot, op).await? {

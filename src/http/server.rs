@@ -12,7 +12,10 @@ use super::{
     routes::ROUTES,
     site,
 };
-use crate::{config::InternalTls, storage::global::hot::HotReads};
+use crate::{
+    config::InternalTls,
+    storage::{global::hot::HotReads, redis::Redis},
+};
 use actix_web::{
     App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
     body::BoxBody,
@@ -53,9 +56,12 @@ macro_rules! server {
         HttpServer::new(move || {
             let hot = HotReads::new(&app.config.database);
             let hot = hot.expect("the database address was checked when the application was built");
+            let redis = Redis::new(&app.config.redis);
+            let redis =
+                redis.expect("the Redis address was checked when the application was built");
             Actix::new()
                 .app_data(app.clone())
-                .app_data(Data::new(Worker { hot }))
+                .app_data(Data::new(Worker { hot, redis }))
                 .app_data(PayloadConfig::new(body_bytes_max))
                 .wrap(from_fn($first))
                 .wrap(from_fn(observe::observe))

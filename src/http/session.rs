@@ -6,6 +6,7 @@ use super::{
     caller::{Caller, Visitor},
     cookies,
     fields::Fields,
+    headers,
     items::one::json_type,
     limits::sign_in::SignIn as Tried,
     people::{self, SignIn},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     domain::tenants::parse_name as parse_tenant,
     identity::{Lookup, Password, SessionToken, sessions::principal},
-    storage::global::{hot::HotReads, sessions::Live, users::find},
+    storage::global::{hot::HotReads, sessions::Live, tenants, users::find},
     vocab::{
         Email, Op, SessionId, UserId,
         guess::{Account as Guessed, Network},
@@ -23,6 +24,7 @@ use crate::{
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Bytes};
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 /// What a client without cookies keeps.
@@ -105,9 +107,15 @@ pub async fn sign_out(caller: Caller, request: HttpRequest) -> Result<HttpRespon
     let (token, live) = &*known;
     people::end(caller.app(), &request, token, live.clone(), caller.op()).await?;
     // Another account of the browser is then the one in use.
-    let left = cookies::tokens(request.headers()).filter(|other| *other != token.reveal());
+    let left = tokens(&request).filter(|other| *other != token.reveal());
     let cookie = cookies::keep(left, caller.app().sessions.config().lasts());
     Ok(HttpResponse::NoContent().insert_header((header::SET_COOKIE, cookie)).finish())
+}
+
+/// The tokens of a browser. Who says who they are by `Authorization` is no browser.
+fn tokens(request: &HttpRequest) -> impl Iterator<Item = &str> {
+    let is_browser = !headers::is_authorized(request.headers());
+    cookies::tokens(request.headers()).filter(move |_| is_browser)
 }
 
 /// One of the accounts that a browser is signed in to.
@@ -116,7 +124,8 @@ struct Account {
     session: SessionId,
     /// The one that asks.
     active: bool,
-    /// `None` while this region has not heard of the user.
+    /// `None`, as what follows, while this region has not heard of it.
+    tenant: Option<String>,
     email: Option<String>,
     name: Option<String>,
     expires_at: DateTime<Utc>,
@@ -125,6 +134,8 @@ struct Account {
 #[derive(Serialize)]
 struct Accounts {
     accounts: Vec<Account>,
+    /// How many more there may be, which cannot be looked up at this moment.
+    unknown: usize,
 }
 
 /// `GET /v1/session`
@@ -132,22 +143,28 @@ struct Accounts {
 /// # Errors
 /// A problem.
 pub async fn accounts(caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let mut accounts = Vec::new();
+    let (mut accounts, mut unknown) = (Vec::new(), 0);
     for (index, (_, live)) in signed_in(&caller, &request).await?.into_iter().enumerate() {
-        let scope = principal(&live, None).scope;
-        let user = caller.read(find(&caller.app().global, &scope, live.user).await)?;
+        let Some(live) = live else {
+            unknown += 1;
+            continue;
+        };
+        let (global, scope) = (&caller.app().global, principal(&live, None).scope);
+        // What is read is not vouched for by a position: nobody has waited for one.
+        let user = find(global, &scope, live.user).await?.value;
+        let tenant = tenants::name(global, &scope).await?.value;
         let (email, name) = user.map(|row| (row.email, row.name)).unzip();
-        let (session, active) = (live.id, index == 0);
-        accounts.push(Account { session, active, email, name, expires_at: live.expires_at });
+        let (session, active, expires_at) = (live.id, index == 0, live.expires_at);
+        accounts.push(Account { session, active, tenant, email, name, expires_at });
     }
     let no_store = (header::CACHE_CONTROL, "no-store");
-    Ok(HttpResponse::Ok().insert_header(no_store).json(Accounts { accounts }))
+    Ok(HttpResponse::Ok().insert_header(no_store).json(Accounts { accounts, unknown }))
 }
 
 /// `PUT /v1/session`: another of the browser's accounts is the one in use.
 ///
 /// # Errors
-/// `not-found` when the browser is not signed in so.
+/// `not-found` when the browser is not signed in so; `unavailable` when that cannot be found out.
 pub async fn switch(
     caller: Caller,
     request: HttpRequest,
@@ -158,31 +175,47 @@ pub async fn switch(
     let wanted: Option<SessionId> = fields.required("session", str::parse);
     let wanted = fields.end(wanted)?;
     let mut all = signed_in(&caller, &request).await?;
-    let place =
-        all.iter().position(|(_, live)| live.id == wanted).ok_or_else(Problem::not_found)?;
+    let is_wanted = |live: &Option<Live>| live.as_ref().is_some_and(|live| live.id == wanted);
+    let Some(place) = all.iter().position(|(_, live)| is_wanted(live)) else {
+        if all.iter().any(|(_, live)| live.is_none()) {
+            let detail = "Whether the browser is signed in so cannot be found out at this moment.";
+            return Err(Problem::new(Kind::Unavailable, detail));
+        }
+        return Err(Problem::not_found());
+    };
     all[..=place].rotate_right(1);
     let tokens = all.iter().map(|(token, _)| token.reveal());
     let cookie = cookies::keep(tokens, caller.app().sessions.config().lasts());
     Ok(HttpResponse::NoContent().insert_header((header::SET_COOKIE, cookie)).finish())
 }
 
-/// Who asks, then the other accounts of their browser that this region knows.
-async fn signed_in(
-    caller: &Caller,
-    request: &HttpRequest,
-) -> Result<Vec<(SessionToken, Live)>, Problem> {
+/// Who asks, then the other accounts of their browser.
+async fn signed_in(caller: &Caller, request: &HttpRequest) -> Result<Vec<Brought>, Problem> {
     let Some(known) = caller.signed_in() else {
         return Err(Problem::new(Kind::Internal, "This route is for who is signed in."));
     };
-    let (app, op) = (caller.app(), caller.op());
-    let mut all = vec![(*known).clone()];
-    let brought = cookies::tokens(request.headers()).filter(|token| *token != known.0.reveal());
-    for token in brought.filter_map(|text| app.sessions.keys.parse(text).ok()) {
-        if let Ok(Lookup::Live(live)) = app.sessions.find(&token.hash(), caller.hot(), op).await {
-            all.push((token, live));
-        }
-    }
+    let (token, live) = (*known).clone();
+    let mut all = brought(caller.app(), caller.hot(), request, caller.op()).await;
+    all.retain(|(other, _)| other.reveal() != token.reveal());
+    all.insert(0, (token, Some(live)));
     Ok(all)
+}
+
+/// A token that a browser has brought, and its session; `None`: nobody can tell at this moment.
+type Brought = (SessionToken, Option<Live>);
+
+/// The accounts of a browser that are not known to be over.
+async fn brought(app: &App, hot: &HotReads, request: &HttpRequest, op: &Op) -> Vec<Brought> {
+    let tokens = tokens(request).filter_map(|text| app.sessions.keys.parse(text).ok());
+    let look_up = async |token: SessionToken| {
+        let found = people::look_up(app, &app.redis, hot, &token, op).await;
+        match found {
+            Ok(Lookup::Live(live)) => Some((token, Some(live))),
+            Ok(Lookup::Ended | Lookup::Absent { .. }) => None,
+            Err(_) => Some((token, None)),
+        }
+    };
+    join_all(tokens.map(look_up)).await.into_iter().flatten().collect()
 }
 
 /// The other accounts that a browser goes on with beside the one that `user` has just signed in to. A
@@ -195,22 +228,17 @@ async fn others(
     user: UserId,
     op: &Op,
 ) -> Vec<SessionToken> {
-    let mut kept = Vec::new();
-    let brought = cookies::tokens(request.headers());
-    for token in brought.filter_map(|text| app.sessions.keys.parse(text).ok()) {
-        match app.sessions.find(&token.hash(), hot, op).await {
-            Ok(Lookup::Ended) => {}
-            Ok(Lookup::Live(live))
-                if live.user == user || kept.len() + 1 == cookies::ACCOUNTS_MAX =>
-            {
-                if let Err(problem) = people::end(app, request, &token, live, op).await {
-                    tracing::debug!(problem = %problem, "a session that was replaced runs out by itself");
-                }
-            }
-            // What this region does not know another may.
-            Ok(_) | Err(_) => kept.push(token),
+    let mut all = brought(app, hot, request, op).await;
+    let is_theirs = |live: &Option<Live>| live.as_ref().is_some_and(|live| live.user == user);
+    let mut replaced: Vec<_> = all.extract_if(.., |(_, live)| is_theirs(live)).collect();
+    replaced.extend(all.drain((cookies::ACCOUNTS_MAX - 1).min(all.len())..));
+    let end = async |(token, live): Brought| {
+        if let Some(live) = live
+            && let Err(problem) = people::end(app, request, &token, live, op).await
+        {
+            tracing::debug!(problem = %problem, "a session that was replaced runs out by itself");
         }
-    }
-    kept.truncate(cookies::ACCOUNTS_MAX - 1);
-    kept
+    };
+    join_all(replaced.into_iter().map(end)).await;
+    all.into_iter().map(|(token, _)| token).collect()
 }

@@ -81,13 +81,14 @@ impl Sessions {
         &self.config
     }
 
-    /// What this region knows of a token.
+    /// What this region knows of a token. `redis`: whose connection is near to who asks.
     ///
     /// # Errors
     /// When neither Redis nor the database can tell.
     pub async fn find(
         &self,
         token: &TokenHash,
+        redis: &Redis,
         hot: &HotReads,
         op: &Op,
     ) -> Result<Lookup, StorageError> {
@@ -106,7 +107,7 @@ impl Sessions {
             self.metrics.people.session_lookups.count(SessionSource::Local);
             return Ok(judged(&live, op));
         }
-        let asked = match sessions::find(&self.redis, token, op).await {
+        let asked = match sessions::find(redis, token, op).await {
             Ok(sessions::Found::Live(live)) => {
                 self.metrics.people.session_lookups.count(SessionSource::Local);
                 self.cached.insert(*token, Arc::new(live.clone()));

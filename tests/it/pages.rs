@@ -251,7 +251,7 @@ pub async fn a_browser_keeps_three_accounts() -> anyhow::Result<()> {
     active.ask(EU, Method::DELETE, SESSION).send().await?.wants(204)?;
     is_out(&active, US).await?;
     let next = browser.get(US, "/account").await?.wants(303)?;
-    ensure!(next.header("location") == Some("/account"), "{next}");
+    ensure!(next.header("location") == Some("/accounts?done=other"), "{next}");
     browser.get(US, "/account").await?.wants(200)?;
     browser.shows(&people[2].email)?;
     browser.done(US, "/sign-out", &[]).await?;

@@ -128,17 +128,7 @@ async fn signed_in(
 ) -> Result<Principal, Problem> {
     let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
     let (hash, op) = (token.hash(), state.op());
-    let found = match app.sessions.find(&hash, &worker.hot, op).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::debug!(error = %error, "a session cannot be looked up here, others are asked");
-            Lookup::Absent { asked: false }
-        }
-    };
-    let found = match found {
-        Lookup::Absent { asked } => people::elsewhere(app, &worker.hot, token, asked, op).await?,
-        found => found,
-    };
+    let found = people::look_up(app, &worker.redis, &worker.hot, token, op).await?;
     // A write that is carried to the primary is judged there.
     let strict = route.is(Trait::Strict)
         || route.is_write() && matches!(app.primary(), PrimaryView::Here(_));

@@ -132,7 +132,8 @@ impl Sent {
     pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let is_plain = !headers.contains_key(header::CONTENT_ENCODING);
+        if !(is_plain && kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
             let detail = "Send a form: application/x-www-form-urlencoded.";
             return Err(Problem::new(Kind::UnsupportedMediaType, detail));
         }

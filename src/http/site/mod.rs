@@ -93,7 +93,7 @@ struct Told {
 struct Visit<'a> {
     app: &'a App,
     state: &'a RequestState,
-    place: Place<'a>,
+    place: Place,
     query: Asked,
     /// What the browser keeps of forms, and whether it has only been given it now.
     browser: String,
@@ -117,8 +117,7 @@ pub async fn serve(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let path = request.path().to_owned();
-    let Some(place) = Place::of(&path) else {
+    let Some(place) = Place::of(request.path()) else {
         return next.call(request).await;
     };
     let app = request.app_data::<Data<App>>().cloned().expect("server sets the application");
@@ -138,13 +137,14 @@ pub async fn serve(
         Err(mut made) => {
             let response = made.refused.take().map_or_else(
                 || HttpResponse::Ok().finish(),
-                // So that the log and the metrics hear of it.
+                // So that the line in the log tells of it.
                 HttpResponse::from_error,
             );
             return Ok(request.into_response(visit.finish(response.drop_body(), made)));
         }
     };
-    become_of_the_api(&mut request, &call, sent.get("once"));
+    let key = sent.get("once").map(|once| visit.key(once, &call));
+    become_of_the_api(&mut request, &call, key.as_deref());
     let (request, response) = next.call(request).await?.into_parts();
     let status = response.status();
     let text = |name: HeaderName| {
@@ -155,7 +155,7 @@ pub async fn serve(
     let (response, body) = response.into_parts();
     let body = match to_bytes_limited(body, ANSWER_BYTES_MAX).await {
         Ok(Ok(body)) => body,
-        // As good as an answer that says nothing.
+        // It broke off, or is no answer that a page is made of: as good as one that says nothing.
         Ok(Err(_)) | Err(_) => Bytes::new(),
     };
     let told = Told { status, etag, retry_after, body };
@@ -164,13 +164,24 @@ pub async fn serve(
 }
 
 /// Makes what a browser asks for a request of the API. Who it is, it says by its cookie alone.
-fn become_of_the_api(request: &mut ServiceRequest, call: &Call, once: Option<&str>) {
-    let uri = call.path.parse::<Uri>().expect("paths of the API are made of what may stand in one");
+fn become_of_the_api(request: &mut ServiceRequest, call: &Call, key: Option<&str>) {
+    // Nothing of what was asked for is in it but the id of a session.
+    let uri = call
+        .path
+        .parse::<Uri>()
+        .expect("paths of the API are short, and made of what may stand in one");
     request.match_info_mut().get_mut().update(&uri);
     let head = request.head_mut();
     head.method = call.method.clone();
     head.uri = uri;
-    for name in [header::AUTHORIZATION, header::IF_MATCH, header::IF_NONE_MATCH] {
+    for name in [
+        header::AUTHORIZATION,
+        header::IF_NONE_MATCH,
+        header::ACCEPT,
+        header::EXPECT,
+        header::TRANSFER_ENCODING,
+        HeaderName::from_static("prefer"),
+    ] {
         head.headers.remove(name);
     }
     let mut set = |name: HeaderName, value: Option<&str>| {
@@ -179,7 +190,7 @@ fn become_of_the_api(request: &mut ServiceRequest, call: &Call, once: Option<&st
             head.headers.insert(name, value);
         }
     };
-    set(HeaderName::from_static(headers::IDEMPOTENCY_KEY), once);
+    set(HeaderName::from_static(headers::IDEMPOTENCY_KEY), key);
     set(header::IF_MATCH, call.matches.as_deref());
     let body = call.body.as_ref().map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     set(header::CONTENT_LENGTH, Some(&body.len().to_string()));
@@ -188,6 +199,10 @@ fn become_of_the_api(request: &mut ServiceRequest, call: &Call, once: Option<&st
 }
 
 fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Document> {
+    if body.is_empty() {
+        let detail = "There was no answer that a page could be made of.";
+        return Err(Document::from(&Problem::new(Kind::Unavailable, detail)));
+    }
     serde_json::from_slice(body).map_err(|error| {
         tracing::error!(error = %error, "an answer of the API does not fit its page");
         Document::from(&Problem::new(Kind::Internal, "The page cannot be made."))
@@ -205,12 +220,7 @@ fn render(status: StatusCode, page: &impl Template) -> Reply {
 }
 
 impl<'a> Visit<'a> {
-    fn of(
-        app: &'a App,
-        state: &'a RequestState,
-        place: Place<'a>,
-        request: &ServiceRequest,
-    ) -> Self {
+    fn of(app: &'a App, state: &'a RequestState, place: Place, request: &ServiceRequest) -> Self {
         let kept = cookies::value(request.headers(), FORMS);
         let kept = kept.filter(|text| {
             URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == FORMS_BYTES)
@@ -236,33 +246,52 @@ impl<'a> Visit<'a> {
         self.tokens.first().map(String::as_str)
     }
 
+    /// The idempotency key of what a form does. What was typed is part of it: the journal takes no password
+    /// into its digest, and another password sent under the same key would be answered as the first was.
+    fn key(&self, once: &str, call: &Call) -> String {
+        match &call.body {
+            Some(body) => {
+                let keys = &self.app.sessions.keys;
+                let tag = keys.form_tag(&format!("once:{once}"), Some(&body.to_string()));
+                format!("{once}-{tag}")
+            }
+            None => once.to_owned(),
+        }
+    }
+
     /// What is to be asked of the API, or what is shown without.
     fn shown(&self) -> Result<Call, Made> {
-        match self.place.shows(self.query.cursor.as_deref()) {
-            Some(Shows::Answer(call)) => Ok(call),
-            Some(Shows::Form(Form::Register)) if !self.registers() => {
+        match self.place.shows(self.query.cursor.as_deref().and_then(|at| at.parse().ok())) {
+            Shows::Answer(call) => Ok(call),
+            Shows::Form(Form::Register) if !self.registers() => {
                 let detail = "Here the administrators of an organisation make its accounts.";
                 Err(self.refused(Problem::new(Kind::Forbidden, detail)))
             }
-            Some(Shows::Form(form)) => Err(self.form(StatusCode::OK, form, |_| None, None).into()),
-            Some(Shows::Other(path)) => Err(Reply::Go(path.to_owned()).into()),
-            Some(Shows::Style) => Err(Reply::Style.into()),
-            None => Err(Reply::Go(self.place.back().to_owned()).into()),
+            Shows::Form(form) => Err(self.form(StatusCode::OK, form, |_| None, None).into()),
+            Shows::Other(path) => Err(Reply::Go(path.to_owned()).into()),
+            Shows::Style => Err(Reply::Style.into()),
         }
     }
 
     /// Reads a form, and makes sure that it was ours.
     async fn sent(&self, request: &mut ServiceRequest) -> Result<(Call, Sent), Problem> {
+        if self.place.does(&Sent::default()).is_none() {
+            return Err(self.wrong_method());
+        }
+        let detail =
+            "The form is not of this page, or somebody has signed in or out since it was shown.";
+        let foreign = || Problem::new(Kind::Forbidden, detail);
+        if self.is_new || !cookies::is_same_origin(request.headers()) {
+            return Err(foreign());
+        }
         let body = body::read(self.app, self.state, request).await?;
         let sent = Sent::read(request.headers(), &body)?;
-        let call = self.place.does(&sent).ok_or_else(|| self.wrong_method())?;
         let keys = &self.app.sessions.keys;
         let tag = sent.get("csrf").unwrap_or_default();
-        let ours = !self.is_new && keys.is_form_tag(tag, &self.browser, self.session());
-        if !(ours && cookies::is_same_origin(request.headers())) {
-            let detail = "The form is not of this page, or somebody has signed in or out since it was shown.";
-            return Err(Problem::new(Kind::Forbidden, detail));
+        if !keys.is_form_tag(tag, &self.browser, self.session()) {
+            return Err(foreign());
         }
+        let call = self.place.does(&sent).ok_or_else(|| self.wrong_method())?;
         Ok((call, sent))
     }
 
@@ -282,7 +311,7 @@ impl<'a> Visit<'a> {
         };
         let kind = document.kind();
         if kind == Some(Kind::Unauthorized) && self.place != Place::SignIn {
-            return self.over("/accounts");
+            return self.over();
         }
         let form = self.place.form();
         let trouble = Trouble::of(&document, told.retry_after.as_deref(), form);
@@ -313,12 +342,15 @@ impl<'a> Visit<'a> {
         };
         let back = self.place.back();
         match document.kind() {
-            Some(Kind::Unauthorized) => self.over(back),
-            // The answer has brought the bookmark to go on from.
-            Some(Kind::BookmarkLost) => Reply::Go(format!("{back}?done=lost")).into(),
-            Some(Kind::BookmarkInvalid) => Made {
+            Some(Kind::Unauthorized) => self.over(),
+            // The answer has brought the bookmark to go on from. Once: a cookie that is not ours to change
+            // would have the browser go round in circles.
+            Some(Kind::BookmarkLost) if self.query.done.is_none() => {
+                Reply::Go(format!("{back}?done=lost")).into()
+            }
+            Some(Kind::BookmarkInvalid) if self.query.done.is_none() => Made {
                 cookies: vec![headers::forget_bookmark()],
-                ..Reply::Go(back.to_owned()).into()
+                ..Reply::Go(format!("{back}?done=anew")).into()
             },
             _ => {
                 let status = if told.status.is_success() {
@@ -365,12 +397,12 @@ impl<'a> Visit<'a> {
     }
 
     /// The session in use is no more: the browser goes on with another of its accounts, or signs in.
-    fn over(&self, next: &str) -> Made {
+    fn over(&self) -> Made {
         let left: Vec<&str> = self.tokens.iter().skip(1).map(String::as_str).collect();
         let to = match (self.tokens.is_empty(), left.is_empty()) {
             (true, _) => "/sign-in",
             (false, true) => "/sign-in?done=over",
-            (false, false) => next,
+            (false, false) => "/accounts?done=other",
         };
         let cookie = cookies::keep(left, self.app.sessions.config().lasts());
         let cookies = (!self.tokens.is_empty()).then_some(cookie).into_iter().collect();
@@ -443,6 +475,7 @@ impl<'a> Visit<'a> {
         // With `no-referrer` a form's `Origin` would be null.
         set(header::REFERRER_POLICY, "same-origin");
         set(header::CONTENT_SECURITY_POLICY, POLICY);
+        set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
         set(header::CACHE_CONTROL, "no-store");
         let (status, body) = match reply {
             Reply::Page(status, text) => {
@@ -459,7 +492,8 @@ impl<'a> Visit<'a> {
                 (StatusCode::OK, STYLE.to_owned())
             }
         };
-        if self.is_new {
+        // Not with the style, which may be kept for others.
+        if self.is_new && status != StatusCode::SEE_OTHER && self.place != Place::Style {
             let kept = &self.browser;
             cookies.push(format!("{FORMS}={kept}; Path=/; Secure; HttpOnly; SameSite=Lax"));
         }

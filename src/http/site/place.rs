@@ -2,12 +2,13 @@
 //! the API that it stands for.
 
 use super::form::{Form, Sent};
+use crate::vocab::SessionId;
 use actix_web::http::Method;
 use serde_json::{Map, Value};
 
 /// A path of the site. Which methods it takes is said in [`Place::shows`] and [`Place::does`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum Place {
     Home,
     Style,
     SignIn,
@@ -17,14 +18,13 @@ pub enum Place<'a> {
     Name,
     Password,
     Sessions,
-    EndSession(&'a str),
+    EndSession(SessionId),
     EndOthers,
     Accounts,
     Switch,
 }
 
-/// A request of the API.
-#[derive(Debug, PartialEq, Eq)]
+/// A request of the API. Its body may have a password in it: not to be printed.
 pub struct Call {
     pub method: Method,
     pub path: String,
@@ -34,7 +34,6 @@ pub struct Call {
 }
 
 /// What a page is made of.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Shows {
     /// Another page.
     Other(&'static str),
@@ -48,10 +47,10 @@ pub enum Shows {
 /// Entries of the list of sessions on one page.
 const SESSIONS: u32 = 50;
 
-impl<'a> Place<'a> {
+impl Place {
     /// The place of that path; `None` when the site has none.
     #[must_use]
-    pub fn of(path: &'a str) -> Option<Self> {
+    pub fn of(path: &str) -> Option<Self> {
         Some(match path {
             "/" => Self::Home,
             "/pages.css" => Self::Style,
@@ -67,18 +66,16 @@ impl<'a> Place<'a> {
             "/accounts/switch" => Self::Switch,
             _ => {
                 let id = path.strip_prefix("/sessions/")?.strip_suffix("/end")?;
-                // Else it would be another path of the API.
-                let is_id = id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-                return (is_id && !id.is_empty()).then_some(Self::EndSession(id));
+                return id.parse().ok().map(Self::EndSession);
             }
         })
     }
 
-    /// What is shown to who asks for it; `None` where there is nothing to see. `cursor`: where a list goes on.
+    /// What is shown to who asks for it. `cursor`: where a list goes on.
     #[must_use]
-    pub fn shows(self, cursor: Option<&str>) -> Option<Shows> {
+    pub fn shows(self, cursor: Option<SessionId>) -> Shows {
         let read = |path: &str| Shows::Answer(Call::new(Method::GET, path));
-        Some(match self {
+        match self {
             Self::Home => Shows::Other("/account"),
             Self::Style => Shows::Style,
             Self::SignIn => Shows::Form(Form::SignIn),
@@ -86,13 +83,15 @@ impl<'a> Place<'a> {
             // That of the password is shown to who is signed in.
             Self::Account | Self::Name | Self::Password => read("/v1/account"),
             Self::Sessions => {
-                let cursor = cursor.map(super::super::problem::percent_encode);
                 let cursor = cursor.map(|at| format!("&cursor={at}")).unwrap_or_default();
                 read(&format!("/v1/sessions?limit={SESSIONS}{cursor}"))
             }
             Self::Accounts => read("/v1/session"),
-            Self::SignOut | Self::EndSession(_) | Self::EndOthers | Self::Switch => return None,
-        })
+            // Somebody asks again for what came of a button.
+            Self::SignOut | Self::EndSession(_) | Self::EndOthers | Self::Switch => {
+                Shows::Other(self.back())
+            }
+        }
     }
 
     /// What a form that is sent there has the API do; `None` where none is taken.
@@ -166,24 +165,25 @@ impl<'a> Place<'a> {
         match self {
             Self::Register => "/sign-in?done=registered",
             Self::SignOut if !others => "/sign-in?done=signed-out",
-            Self::SignOut => "/account?done=signed-out",
+            Self::SignOut => "/accounts?done=signed-out",
             Self::Name => "/account?done=name",
             Self::Password => "/account?done=password",
             Self::EndSession(_) => "/sessions?done=ended",
             Self::EndOthers => "/sessions?done=others-ended",
             Self::Switch => "/account?done=switched",
-            _ => "/account",
+            Self::SignIn
+            | Self::Home
+            | Self::Style
+            | Self::Account
+            | Self::Sessions
+            | Self::Accounts => "/account",
         }
     }
 
     /// The methods it takes.
     #[must_use]
     pub fn methods(self) -> &'static str {
-        match (self.shows(None).is_some(), self.does(&Sent::default()).is_some()) {
-            (true, true) => "GET, HEAD, POST",
-            (true, false) => "GET, HEAD",
-            (false, _) => "POST",
-        }
+        if self.does(&Sent::default()).is_some() { "GET, HEAD, POST" } else { "GET, HEAD" }
     }
 }
 
@@ -201,6 +201,10 @@ pub fn notice(word: &str) -> Option<&'static str> {
         "registered" => "Your account is made. Sign in to use it.",
         "signed-out" => "You are signed out.",
         "over" => "Your session is over. Sign in again.",
+        "other" => {
+            "The account you used is signed out, and nothing was changed. These are others of this browser."
+        }
+        "anew" => "This page was made anew.",
         "name" => "Your name is changed.",
         "password" => "Your password is changed, and your other sessions are ended.",
         "ended" => "That session is ended.",
@@ -239,7 +243,7 @@ mod tests {
         for path in PATHS {
             let place = Place::of(path).unwrap();
             let shown = match place.shows(None) {
-                Some(Shows::Answer(call)) => Some(call),
+                Shows::Answer(call) => Some(call),
                 _ => None,
             };
             for call in shown.into_iter().chain(place.does(&Sent::default())) {
@@ -257,7 +261,7 @@ mod tests {
             for after in [place.back(), place.done(false), place.done(true)] {
                 let (path, query) = after.split_once('?').unwrap_or((after, ""));
                 let next = Place::of(path).unwrap();
-                assert!(next.shows(None).is_some(), "{after}");
+                assert!(!matches!(next.shows(None), Shows::Other(_)), "{after}");
                 let word = query.strip_prefix("done=");
                 assert!(word.is_none_or(|word| notice(word).is_some()), "{after}");
             }
@@ -275,8 +279,8 @@ mod tests {
         ] {
             assert_eq!(Place::of(path), None, "{path}");
         }
-        let list = Place::Sessions.shows(Some("a&limit=9"));
-        let Some(Shows::Answer(call)) = list else { panic!("a list") };
-        assert_eq!(call.path, "/v1/sessions?limit=50&cursor=a%26limit%3D9");
+        let at: SessionId = "01981c5e-7c1e-7d3f-9c55-2f0e8a3b6d10".parse().unwrap();
+        let Shows::Answer(call) = Place::Sessions.shows(Some(at)) else { panic!("a list") };
+        assert_eq!(call.path, format!("/v1/sessions?limit=50&cursor={at}"));
     }
 }

@@ -119,14 +119,28 @@ pub struct Session {
 #[derive(Debug, Deserialize)]
 pub struct Accounts {
     pub accounts: Vec<Account>,
+    /// More, which nobody can look up now.
+    pub unknown: usize,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Account {
     pub session: String,
     pub active: bool,
+    pub tenant: Option<String>,
     pub email: Option<String>,
     pub name: Option<String>,
+}
+
+impl Row {
+    /// The elements that tell more of the field.
+    fn described_by(&self) -> Option<String> {
+        let name = self.field.name;
+        let hint = (!self.field.hint.is_empty()).then(|| format!("{name}-hint"));
+        let fault = self.fault.as_ref().map(|_| format!("{name}-fault"));
+        let ids: Vec<_> = fault.into_iter().chain(hint).collect();
+        (!ids.is_empty()).then(|| ids.join(" "))
+    }
 }
 
 impl Sessions {
@@ -138,6 +152,17 @@ impl Sessions {
 impl Session {
     fn name(&self) -> String {
         device::name(&self.device)
+    }
+}
+
+impl Account {
+    /// Who it is, told apart from somebody of the same address elsewhere.
+    fn called(&self) -> String {
+        match (&self.email, &self.tenant) {
+            (Some(email), Some(tenant)) => format!("{email} of {tenant}"),
+            (Some(email), None) => email.clone(),
+            (None, _) => "an account that this region has not heard of yet".to_owned(),
+        }
     }
 }
 
@@ -227,9 +252,11 @@ impl Trouble {
         let (title, detail) = words(kind, form);
         let detail = match (kind, seconds) {
             (Kind::RateLimited, Some(seconds)) => format!("Try again in {seconds} seconds."),
+            // Each field has its own.
+            (Kind::Validation, _) if form.is_some() && !document.errors.is_empty() => String::new(),
             _ => detail.map_or_else(|| document.detail.clone(), str::to_owned),
         };
-        let is_outdated = kind == Kind::VersionConflict;
+        let is_outdated = matches!(kind, Kind::VersionConflict | Kind::IdempotencyMismatch);
         Self { title, detail, faults: faults.collect(), is_outdated }
     }
 }
@@ -241,7 +268,7 @@ const fn words(kind: Kind, form: Option<Form>) -> (&'static str, Option<&'static
             "You are not signed in",
             Some("Nobody of this organisation signs in with this address and password."),
         ),
-        (Kind::Validation, Some(_)) => ("Not everything is right yet", Some("")),
+        (Kind::Validation, Some(_)) => ("Not everything is right yet", None),
         (Kind::RateLimited, _) => ("Too many tries", Some("Try again in a while.")),
         (Kind::VersionConflict, _) => {
             ("Your account has changed meanwhile", Some("What you sent was not done."))
@@ -320,8 +347,7 @@ mod tests {
             for form in [None, Some(Form::SignIn), Some(Form::Name)] {
                 let trouble = Trouble::of(&document(kind, &[]), Some("7"), form);
                 assert!(!trouble.title.is_empty(), "{}", kind.name());
-                let silent = kind == Kind::Validation && form.is_some();
-                assert_eq!(trouble.detail.is_empty(), silent, "{}", kind.name());
+                assert!(!trouble.detail.is_empty(), "{}", kind.name());
             }
         }
         let limited = Trouble::of(&document(Kind::RateLimited, &[]), Some("7"), None);

@@ -30,14 +30,19 @@ pub fn all() -> Value {
         })),
         "Accounts": object("The accounts that a browser is signed in to.", &json!({
             "accounts": { "type": "array", "items": schema("Account") },
+            "unknown": {
+                "type": "integer", "minimum": 0,
+                "description": "How many more there may be, which cannot be looked up at this moment.",
+            },
         })),
         "Account": object("An account that a browser is signed in to.", &json!({
             "session": schema("Id"),
             "active": { "type": "boolean", "description": "The one that asks." },
-            "email": {
+            "tenant": {
                 "type": ["string", "null"],
-                "description": "Null while this region has not heard of the user.",
+                "description": "Null, as what follows, while this region has not heard of it.",
             },
+            "email": { "type": ["string", "null"] },
             "name": { "type": ["string", "null"] },
             "expires_at": time(),
         })),
