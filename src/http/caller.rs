@@ -95,6 +95,10 @@ impl Visitor {
         &self.0.app
     }
     #[must_use]
+    pub fn hot(&self) -> &HotReads {
+        &self.0.worker.hot
+    }
+    #[must_use]
     pub fn op(&self) -> &Op {
         self.0.state.op()
     }

@@ -1,7 +1,6 @@
 //! The cookie that a browser is signed in by, and which pages may use it.
 
 use super::headers;
-use crate::identity::SessionToken;
 use actix_web::http::{
     Uri,
     header::{self, HeaderMap, HeaderName},
@@ -21,23 +20,36 @@ pub fn value<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
-/// The token that a browser brings.
+/// Accounts that a browser is signed in to at a time; one more takes the place of the one used longest ago.
+pub const ACCOUNTS_MAX: usize = 3;
+
+/// Between two tokens. No token has one in it.
+const BETWEEN: char = '~';
+
+/// The tokens that a browser brings, that of the account in use first.
+pub fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let all = value(headers, SESSION).unwrap_or_default().split(BETWEEN);
+    all.filter(|token| !token.is_empty()).take(ACCOUNTS_MAX)
+}
+
+/// The token of the account in use.
 #[must_use]
 pub fn session(headers: &HeaderMap) -> Option<&str> {
-    value(headers, SESSION)
+    tokens(headers).next()
 }
 
-/// Signs a browser in.
+/// What has a browser keep these tokens, the one to use first; without any it is signed out.
 #[must_use]
-pub fn begin(token: &SessionToken, lasts: Duration) -> String {
-    let (token, seconds) = (token.reveal(), lasts.as_secs());
-    format!("{SESSION}={token}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax")
-}
-
-/// Signs it out.
-#[must_use]
-pub fn end() -> String {
-    format!("{SESSION}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax")
+pub fn keep<'a>(tokens: impl IntoIterator<Item = &'a str>, lasts: Duration) -> String {
+    let mut joined = String::new();
+    for token in tokens.into_iter().take(ACCOUNTS_MAX) {
+        if !joined.is_empty() {
+            joined.push(BETWEEN);
+        }
+        joined.push_str(token);
+    }
+    let seconds = if joined.is_empty() { 0 } else { lasts.as_secs() };
+    format!("{SESSION}={joined}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax")
 }
 
 /// Whether a page of this very origin sends it, as the browser says: by Fetch Metadata, or by `Origin`, which
@@ -108,5 +120,19 @@ mod tests {
         assert_eq!(session(&map), Some("v1.x"));
         assert_eq!(value(&map, "c"), Some("3"));
         assert_eq!(value(&map, "godwit_session"), None);
+    }
+
+    #[test]
+    fn a_browser_keeps_three_accounts_and_no_more() {
+        let lasts = Duration::from_secs(60);
+        let kept = keep(["a", "b", "c", "d"], lasts);
+        assert!(kept.starts_with("__Host-godwit_session=a~b~c; ") && kept.contains("Max-Age=60;"));
+        assert!(keep([], lasts).starts_with("__Host-godwit_session=; Path=/; Max-Age=0; "));
+        let brought = |value: &'static str| {
+            tokens(&headers(&[("cookie", value)])).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(brought("__Host-godwit_session=a~b~~c~d"), ["a", "b", "c"]);
+        assert!(brought("__Host-godwit_session=").is_empty());
+        assert!(brought("other=a").is_empty());
     }
 }

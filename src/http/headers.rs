@@ -209,6 +209,12 @@ fn bookmark_out(headers: &mut HeaderMap, facts: &mut Facts, forwarded: bool, bro
     }
 }
 
+/// Has a browser forget its bookmark.
+#[must_use]
+pub fn forget_bookmark() -> String {
+    format!("{BOOKMARK_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
+}
+
 /// Browsers say so (Fetch Metadata), and bring cookies.
 fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key("sec-fetch-mode") || headers.contains_key(header::COOKIE)

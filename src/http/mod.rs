@@ -35,6 +35,7 @@ mod secrets;
 pub mod server;
 mod session;
 mod sessions;
+mod site;
 mod writes;
 
 pub use app::App;

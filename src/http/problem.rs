@@ -275,6 +275,10 @@ impl Problem {
         self.0.kind
     }
     #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+    #[must_use]
     pub fn position(&self) -> Option<Bookmark> {
         self.0.at
     }

@@ -153,7 +153,7 @@ macro_rules! routes {
 
 /// Every route of the API. Paths of one template stand together; requests are matched against them
 /// in this order, so the busiest comes first.
-pub static ROUTES: [Route; 34] = routes! {
+pub static ROUTES: [Route; 36] = routes! {
     GET    "/v1/collections/{collection}/items/{id}"      Read  Read  items::one::read;
     PUT    "/v1/collections/{collection}/items/{id}"      Write Write items::one::put;
     PATCH  "/v1/collections/{collection}/items/{id}"      Write Write items::one::patch;
@@ -184,6 +184,8 @@ pub static ROUTES: [Route; 34] = routes! {
     PATCH  "/v1/account"                                  Write Person account::change;
     PUT    "/v1/account/password"                         Write Person account::set_password, Secret, KeptElsewhere;
     POST   "/v1/session"                                  Regional Anyone session::sign_in;
+    GET    "/v1/session"                                  Regional Person session::accounts;
+    PUT    "/v1/session"                                  Regional Person session::switch;
     DELETE "/v1/session"                                  Regional Person session::sign_out;
     GET    "/v1/sessions"                                 Read  Person sessions::list, Strict;
     POST   "/v1/sessions:end-others"                      Write Person sessions::end_others, KeptElsewhere;

@@ -1,22 +1,24 @@
 //! The three listeners, and what wraps what.
 //!
-//! Outer to inner, on every listener: 1. `observe` (operation, span, metrics, log line);
-//! 2. the table of routes, or a problem for what is not in it; 3. `gate` (limits, credential,
-//! judgment), on each route of the API, and on the internal listener `unless_ending` around it;
-//! 4. the handler.
+//! Outer to inner, on every listener: 1. `observe` (operation, span, metrics, log line); 2. on the public
+//! one `site`, which makes what a browser asks for a request of the API, and its answer a page; 3. the table
+//! of routes, or a problem for what is not in it; 4. `gate` (limits, credential, judgment), on each route of
+//! the API, and on the internal listener `unless_ending` around it; 5. the handler.
 
 use super::{
     app::{App, Worker},
     docs, gate, gauges, health, internal, observe,
     problem::{Kind, Problem},
     routes::ROUTES,
+    site,
 };
 use crate::{config::InternalTls, storage::global::hot::HotReads};
 use actix_web::{
     App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
-    dev::{Server, ServerHandle},
+    body::BoxBody,
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
     http::Method,
-    middleware::from_fn,
+    middleware::{Next, from_fn},
     web::{self, Data, PayloadConfig, ServiceConfig},
 };
 use rustls::{
@@ -44,7 +46,7 @@ enum Listener {
 
 /// An actix server over one set of routes. Each worker thread makes its own pipelined connection.
 macro_rules! server {
-    ($app:expr, $workers:expr, $routes:expr) => {{
+    ($app:expr, $workers:expr, $routes:expr, $first:path) => {{
         let app = Data::from(Arc::clone($app));
         let server = &$app.config.server;
         let body_bytes_max = server.body_bytes_max;
@@ -55,6 +57,7 @@ macro_rules! server {
                 .app_data(app.clone())
                 .app_data(Data::new(Worker { hot }))
                 .app_data(PayloadConfig::new(body_bytes_max))
+                .wrap(from_fn($first))
                 .wrap(from_fn(observe::observe))
                 .configure($routes)
                 .default_service(web::to(unknown))
@@ -87,10 +90,10 @@ impl Servers {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
             workers => workers,
         };
-        let public = server!(app, workers, public_routes)
+        let public = server!(app, workers, public_routes, site::serve)
             .bind(config.public_addr)
             .map_err(at(config.public_addr))?;
-        let inner = server!(app, workers, internal_routes)
+        let inner = server!(app, workers, internal_routes, straight_on)
             // A body of 1 MiB must not wait for window updates over a long link.
             .h2_initial_window_size(2 * 1024 * 1024)
             .h2_initial_connection_window_size(16 * 1024 * 1024);
@@ -98,7 +101,9 @@ impl Servers {
             None => inner.bind_auto_h2c(config.internal_addr),
             Some(files) => inner.bind_rustls_0_23(config.internal_addr, mutual_tls(files)?),
         };
-        let ops = server!(app, 1, ops_routes).bind(config.ops_addr).map_err(at(config.ops_addr))?;
+        let ops = server!(app, 1, ops_routes, straight_on)
+            .bind(config.ops_addr)
+            .map_err(at(config.ops_addr))?;
         Ok(Self {
             public: public.run(),
             internal: inner.map_err(at(config.internal_addr))?.run(),
@@ -123,6 +128,14 @@ impl Servers {
 
 fn at(address: SocketAddr) -> impl FnOnce(std::io::Error) -> ServerError {
     move |source| ServerError::Listen { address, source }
+}
+
+/// For a listener that nobody's browser comes to.
+async fn straight_on(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    next.call(request).await
 }
 
 fn public_routes(config: &mut ServiceConfig) {

@@ -17,8 +17,9 @@ const RANDOM_BYTES: usize = 32;
 const MAC_BYTES: usize = 16;
 /// What every such token begins with.
 pub const PREFIX: &str = "v1.";
-/// Nothing else that these keys may sign begins so.
-const PURPOSE: &[u8] = b"session-token:";
+/// What is signed begins with what it is, so that nothing signed passes for something else.
+const SESSION: &[u8] = b"session-token:";
+const FORM: &[u8] = b"form:";
 
 /// A token whose MAC fits. `Debug` hides it.
 #[derive(Debug, Clone)]
@@ -52,18 +53,43 @@ impl SessionToken {
 pub struct TokenKeys {
     /// The current one first.
     keys: Vec<Hmac<Sha256>>,
+    /// The same, for what forms bring back.
+    forms: Vec<Hmac<Sha256>>,
 }
 
 impl TokenKeys {
     #[must_use]
     pub fn new(config: &SessionConfig, cluster: &ClusterConfig) -> Self {
-        let mac = |secret: &SecretString| {
+        let mac = |secret: &SecretString, purpose: &[u8]| {
             let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes())
                 .expect("HMAC takes a key of any length");
-            mac.update(PURPOSE);
+            mac.update(purpose);
             mac
         };
-        Self { keys: config.secrets(cluster).into_iter().map(mac).collect() }
+        let secrets = config.secrets(cluster);
+        let all = |purpose| secrets.iter().map(|secret| mac(secret, purpose)).collect();
+        Self { keys: all(SESSION), forms: all(FORM) }
+    }
+
+    /// What a form that was shown to this browser in this session brings back: it shows that the page was
+    /// ours. Says nothing of either.
+    ///
+    /// # Panics
+    /// Never on validated settings, which have a key.
+    #[must_use]
+    pub fn form_tag(&self, browser: &str, session: Option<&str>) -> String {
+        let mac = self.forms.first().expect("settings were validated");
+        let tag = form_mac(mac, browser, session).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode(&tag[..MAC_BYTES])
+    }
+
+    /// Whether a form with this tag was shown to this browser in this session.
+    #[must_use]
+    pub fn is_form_tag(&self, tag: &str, browser: &str, session: Option<&str>) -> bool {
+        let Ok(tag) = URL_SAFE_NO_PAD.decode(tag) else { return false };
+        // Constant time.
+        let fits = |mac| form_mac(mac, browser, session).verify_truncated_left(&tag).is_ok();
+        tag.len() == MAC_BYTES && self.forms.iter().any(fits)
     }
 
     /// A new token of this region.
@@ -108,6 +134,14 @@ impl TokenKeys {
         }
         Ok(SessionToken { text: text.into(), home: home.parse()? })
     }
+}
+
+fn form_mac(key: &Hmac<Sha256>, browser: &str, session: Option<&str>) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    // Of one length, so that where the token begins is beyond doubt.
+    mac.update(&Sha256::digest(browser.as_bytes()));
+    mac.update(session.unwrap_or_default().as_bytes());
+    mac
 }
 
 #[cfg(test)]
@@ -168,5 +202,32 @@ mod tests {
         mac.update(format!("{home}{random}").as_bytes());
         let tag = URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..MAC_BYTES]);
         assert!(keys("a").parse(&format!("{home}{random}.{tag}")).is_err());
+    }
+
+    #[test]
+    fn a_form_is_known_again_by_the_browser_and_the_session_that_it_was_shown_to() {
+        let tag = keys("a").form_tag("browser", Some("v1.x"));
+        let fits = |letters: &str, tag: &str, browser: &str, session: Option<&str>| {
+            keys(letters).is_form_tag(tag, browser, session)
+        };
+        assert!(fits("ba", &tag, "browser", Some("v1.x")));
+        for (letters, browser, session) in [
+            ("b", "browser", Some("v1.x")),
+            ("a", "another", Some("v1.x")),
+            ("a", "browser", Some("v1.y")),
+            ("a", "browser", None),
+            ("a", "browserv1.x", None),
+        ] {
+            assert!(!fits(letters, &tag, browser, session), "{letters} {browser} {session:?}");
+        }
+        for tag in ["", "A", &tag[..8], "not base64!"] {
+            assert!(!fits("a", tag, "browser", Some("v1.x")), "{tag}");
+        }
+        // What signs a form signs no token.
+        let home: Region = "us-east-1".parse().unwrap();
+        let token = keys("a").mint(&home, &op());
+        let (signed, _) = token.reveal().rsplit_once('.').unwrap();
+        let forged = format!("{signed}.{}", keys("a").form_tag(signed, None));
+        assert!(keys("a").parse(&forged).is_err());
     }
 }

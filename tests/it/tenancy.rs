@@ -135,6 +135,7 @@ fn request<'a>(
             ask.json(&json!({"current_password": "nobody-elses-kettle-4", "password": "x"}))
         }
         ("POST", "/v1/account" | "/v1/session") => ask.json(&json!({"tenant": "nobodys"})),
+        ("PUT", "/v1/session") => ask.json(&json!({"session": victim.user})),
         (method, path) => bail!("{method} {path}: a new route needs a case here"),
     })
 }

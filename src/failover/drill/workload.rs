@@ -23,8 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Lists that are appended to. Few enough that sessions meet, enough that most appends succeed.
 const LISTS: u32 = 12;
-/// Sessions at most. A longer outage meets fewer requests than it would.
+/// Sessions at once. A longer outage meets fewer requests than it would.
 const SESSIONS_MAX: u32 = 1_000;
+/// Of a hundred turns, after how many a session is over, and a new one begins that has seen nothing
+/// yet. Else all would soon hold a bookmark of the new primary, which keeps them safe from the old.
+const LEAVES_PERCENT: u64 = 20;
 /// How long a write is tried again.
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
 /// Before the second attempt; twice as long before each further one, so that a cluster that is
@@ -73,7 +76,10 @@ struct Shared {
     /// Of each region, when the latest write was asked that has been acknowledged.
     acknowledged: Mutex<BTreeMap<Region, u64>>,
     idle: Mutex<Vec<Session>>,
+    /// Sessions so far, which numbers them.
     sessions: AtomicU32,
+    /// Sessions at present.
+    users: AtomicU32,
     /// Requests that no session was left for.
     skipped: AtomicU64,
     /// How long after its turn each request was asked, for want of this machine's time.
@@ -147,6 +153,7 @@ impl Workload {
             acknowledged: Mutex::default(),
             idle: Mutex::default(),
             sessions: AtomicU32::new(0),
+            users: AtomicU32::new(0),
             skipped: AtomicU64::new(0),
             late_us: Mutex::default(),
             stop: CancellationToken::new(),
@@ -217,9 +224,13 @@ impl Shared {
         if let Some(session) = locked(&self.idle).pop() {
             return Some(session);
         }
+        let others = self.users.fetch_add(1, Ordering::Relaxed);
+        (others < SESSIONS_MAX).then(|| self.new_session())
+    }
+
+    fn new_session(&self) -> Session {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let new = Session { number, bookmark: None, own: Vec::new(), writes: 0 };
-        (number < SESSIONS_MAX).then_some(new)
+        Session { number, bookmark: None, own: Vec::new(), writes: 0 }
     }
 
     async fn work(self: Arc<Self>, mut session: Session, region: Region, kind: Kind) {
@@ -227,6 +238,9 @@ impl Shared {
             Kind::Read => self.read_something(&mut session, &region).await,
             Kind::Write if self.below(100) < ADDS_PERCENT => self.add(&mut session, &region).await,
             Kind::Write => self.append(&mut session, &region).await,
+        }
+        if self.below(100) < LEAVES_PERCENT {
+            session = self.new_session();
         }
         locked(&self.idle).push(session);
     }

@@ -143,6 +143,8 @@ pub fn shown(method: &str, path: &str) -> Option<Shown> {
         ("PATCH", "/v1/account") => sessions::change_account(),
         ("PUT", "/v1/account/password") => sessions::set_password(),
         ("POST", "/v1/session") => sessions::sign_in(),
+        ("GET", "/v1/session") => sessions::accounts(),
+        ("PUT", "/v1/session") => sessions::switch(),
         ("DELETE", "/v1/session") => sessions::sign_out(),
         ("GET", "/v1/sessions") => sessions::list(),
         ("POST", "/v1/sessions:end-others") => sessions::end_others(),

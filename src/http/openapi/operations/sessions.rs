@@ -34,11 +34,40 @@ pub fn sign_out() -> Shown {
         tag: "account",
         summary: "Sign out",
         description: "Ends the session that asks, in every region within the replication lag and a \
-            second. Goes on while there is no primary.",
+            second. Goes on while there is no primary. A browser goes on with another of its accounts.",
         parameters: &[],
         body: None,
         answers: vec![(204, empty_answer("Signed out", &[]))],
         problems: &[],
+    }
+}
+
+pub fn accounts() -> Shown {
+    Shown {
+        id: "listAccounts",
+        tag: "account",
+        summary: "List the accounts a browser is signed in to",
+        description: "Up to three, of the cookie `__Host-godwit_session`: signing in adds one, and ends the \
+            one that was used longest ago if there are too many. `active` is the one that asks. By a \
+            token there is no other.",
+        parameters: &[],
+        body: None,
+        answers: vec![(200, json_answer("The accounts", "Accounts", &["Cache-Control"], None))],
+        problems: &[],
+    }
+}
+
+pub fn switch() -> Shown {
+    let example = json!({ "session": "01981c5e-7c1e-7d3f-9c55-2f0e8a3b6d10" });
+    Shown {
+        id: "switchAccount",
+        tag: "account",
+        summary: "Go on as another account of the browser",
+        description: "One of those that `GET /v1/session` lists, by its session.",
+        parameters: &[],
+        body: Some(body(&["application/json"], "AccountSwitch", &example)),
+        answers: vec![(204, empty_answer("That account is the active one", &[]))],
+        problems: &[Kind::NotFound, Kind::UnsupportedMediaType, Kind::Validation],
     }
 }
 

@@ -25,6 +25,22 @@ pub fn all() -> Value {
             "session": schema("Id"),
             "expires_at": time(),
         })),
+        "AccountSwitch": strict("The account to go on as.", &["session"], &json!({
+            "session": schema("Id"),
+        })),
+        "Accounts": object("The accounts that a browser is signed in to.", &json!({
+            "accounts": { "type": "array", "items": schema("Account") },
+        })),
+        "Account": object("An account that a browser is signed in to.", &json!({
+            "session": schema("Id"),
+            "active": { "type": "boolean", "description": "The one that asks." },
+            "email": {
+                "type": ["string", "null"],
+                "description": "Null while this region has not heard of the user.",
+            },
+            "name": { "type": ["string", "null"] },
+            "expires_at": time(),
+        })),
         "Session": object("Where somebody is signed in.", &json!({
             "id": schema("Id"),
             "current": { "type": "boolean", "description": "The session that asks." },
