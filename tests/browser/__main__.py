@@ -6,12 +6,12 @@ import tempfile
 import time
 import traceback
 
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
 import forgery
 import journeys
 import looks
-from window import Site, pictures
+from window import SOON_SECONDS, Site, pictures
 
 BROWSER = os.environ.get("CHROMIUM", "target/tools/chromium")
 FLAGS = [
@@ -30,6 +30,7 @@ def main(wanted):
     unknown = set(wanted) - set(tests)
     assert not unknown, f"no such test: {', '.join(unknown)}; there are: {', '.join(tests)}"
     site, failed, began = Site(os.environ["LAB"]), [], time.monotonic()
+    expect.set_options(timeout=SOON_SECONDS * 1000)
     for old in pictures().glob("*.png"):
         old.unlink()
     # Playwright gives the browser an empty directory of its own, in this one.

@@ -195,6 +195,7 @@ class Window:
         self.fill(tenant=self.site.tenant, email=person.email, password=person.password)
         self.sent("Sign in", "/account")
         self.shows("Your account")
+        self.look_at_cookies()
 
     def is_out(self, path="/account"):
         """Whoever is signed out is sent to sign in."""
@@ -215,7 +216,7 @@ class Window:
     def put(self, selector, value):
         self.tab.locator(selector).first.evaluate("(field, value) => { field.value = value }", value)
 
-    def close(self):
+    def look_at_cookies(self):
         for name, cookie in self.cookies().items():
             # A bookmark is no secret.
             if not (name.startswith("__Host-") and cookie["secure"]) and name != "godwit_bookmark":
@@ -224,6 +225,9 @@ class Window:
                 self.complaints.append(f"a cookie that a script can read: {name}")
             if cookie["sameSite"] not in ("Lax", "Strict"):
                 self.complaints.append(f"a cookie that other sites send: {name}")
+
+    def close(self):
+        self.look_at_cookies()
         self.context.close()
         assert not self.complaints, "\n".join(dict.fromkeys(self.complaints))
 
