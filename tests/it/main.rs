@@ -21,6 +21,7 @@ mod limits;
 mod lists;
 mod observed;
 mod outages;
+mod pages;
 mod raw;
 mod sessions;
 mod signin;
@@ -145,10 +146,17 @@ fn of_people() -> Vec<Trial> {
             guesses_are_bounded_in_all_regions_together_and_who_is_right_gets_in,
             what_one_person_was_answered_is_not_anothers_to_repeat,
         }
+        run pages::{
+            a_person_lives_on_the_pages_of_every_region,
+            a_form_is_done_once_and_only_for_whom_it_was_shown_to,
+            a_browser_keeps_three_accounts,
+            what_is_no_form_of_ours_is_refused_by_a_page,
+        }
         run outages::{
             a_session_outlives_its_region_and_its_redis,
             without_a_primary_people_sign_in_and_out_and_it_is_recorded_later,
             a_region_that_was_cut_off_ends_what_was_ended_meanwhile,
+            a_page_offers_to_sign_in_again_where_nobody_can_tell,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
+    pages::Browser,
     signin::{ACCOUNT, PASSWORD, Person, SESSION, is_out, knows},
 };
 use anyhow::{Context as _, ensure};
@@ -169,5 +170,32 @@ pub async fn a_region_that_was_cut_off_ends_what_was_ended_meanwhile() -> anyhow
         ensure!(ada.try_in(cluster, AP, PASSWORD).await?.status == 201);
         Ok(())
     })
+    .await
+}
+
+pub async fn a_page_offers_to_sign_in_again_where_nobody_can_tell() -> anyhow::Result<()> {
+    harness::own(
+        "again",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let tenant = cluster.tenant("again").await?;
+            let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
+            for name in [EU, AP] {
+                recorded(cluster, &ada, name, 0).await?;
+            }
+            // Nobody records it, and the region that began it goes.
+            cluster.lab.kill(&of(US)).await?;
+            let mut browser = Browser::new(cluster);
+            browser.sign_in(AP, &ada).await?;
+            cluster.lab.kill(&of(AP)).await?;
+            let page = browser.get(EU, "/account").await?.wants(503)?;
+            ensure!(page.header("retry-after").is_some(), "{page}");
+            let text = String::from_utf8_lossy(&page.body);
+            ensure!(text.contains("href=\"/sign-in\""), "{text}");
+            browser.sign_in(EU, &ada).await?;
+            browser.get(EU, "/account").await?.wants(200)?;
+            Ok(())
+        },
+    )
     .await
 }

@@ -70,23 +70,13 @@ enum Reply {
 struct Made {
     reply: Reply,
     cookies: Vec<String>,
-}
-
-/// What is answered without the API.
-struct Early {
-    response: HttpResponse<()>,
-    made: Made,
-}
-
-impl From<Reply> for Early {
-    fn from(reply: Reply) -> Self {
-        Self { response: HttpResponse::Ok().finish().drop_body(), made: reply.into() }
-    }
+    /// What was found here, and not by the API.
+    refused: Option<Problem>,
 }
 
 impl From<Reply> for Made {
     fn from(reply: Reply) -> Self {
-        Self { reply, cookies: Vec::new() }
+        Self { reply, cookies: Vec::new(), refused: None }
     }
 }
 
@@ -145,8 +135,13 @@ pub async fn serve(
     };
     let (call, sent) = match asked {
         Ok(asked) => asked,
-        Err(Early { response, made }) => {
-            return Ok(request.into_response(visit.finish(response, made)));
+        Err(mut made) => {
+            let response = made.refused.take().map_or_else(
+                || HttpResponse::Ok().finish(),
+                // So that the log and the metrics hear of it.
+                HttpResponse::from_error,
+            );
+            return Ok(request.into_response(visit.finish(response.drop_body(), made)));
         }
     };
     become_of_the_api(&mut request, &call, sent.get("once"));
@@ -199,6 +194,16 @@ fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Document> {
     })
 }
 
+fn render(status: StatusCode, page: &impl Template) -> Reply {
+    match page.render() {
+        Ok(text) => Reply::Page(status, text),
+        Err(error) => {
+            tracing::error!(error = %error, "a page cannot be made");
+            Reply::Page(StatusCode::INTERNAL_SERVER_ERROR, "An error of ours.".to_owned())
+        }
+    }
+}
+
 impl<'a> Visit<'a> {
     fn of(
         app: &'a App,
@@ -232,7 +237,7 @@ impl<'a> Visit<'a> {
     }
 
     /// What is to be asked of the API, or what is shown without.
-    fn shown(&self) -> Result<Call, Early> {
+    fn shown(&self) -> Result<Call, Made> {
         match self.place.shows(self.query.cursor.as_deref()) {
             Some(Shows::Answer(call)) => Ok(call),
             Some(Shows::Form(Form::Register)) if !self.registers() => {
@@ -291,7 +296,8 @@ impl<'a> Visit<'a> {
             None => self.trouble(told.status, trouble),
         };
         let lost = kind == Some(Kind::BookmarkInvalid);
-        Made { reply, cookies: lost.then(headers::forget_bookmark).into_iter().collect() }
+        let cookies = lost.then(headers::forget_bookmark).into_iter().collect();
+        Made { cookies, ..reply.into() }
     }
 
     /// The page of what the API has answered.
@@ -311,8 +317,8 @@ impl<'a> Visit<'a> {
             // The answer has brought the bookmark to go on from.
             Some(Kind::BookmarkLost) => Reply::Go(format!("{back}?done=lost")).into(),
             Some(Kind::BookmarkInvalid) => Made {
-                reply: Reply::Go(back.to_owned()),
                 cookies: vec![headers::forget_bookmark()],
+                ..Reply::Go(back.to_owned()).into()
             },
             _ => {
                 let status = if told.status.is_success() {
@@ -338,18 +344,22 @@ impl<'a> Visit<'a> {
                 };
                 self.form(StatusCode::OK, Form::Name, value, None)
             }
-            Place::Password => self.form(StatusCode::OK, Form::Password, |_| None, None),
+            Place::Password => {
+                let user: view::User = parsed(body)?;
+                let value = |name: &str| (name == "username").then(|| user.email.clone());
+                self.form(StatusCode::OK, Form::Password, value, None)
+            }
             Place::Sessions => {
                 let frame = self.frame("Where you are signed in");
-                self.render(StatusCode::OK, &SessionsPage { frame, sessions: parsed(body)? })
+                render(StatusCode::OK, &SessionsPage { frame, sessions: parsed(body)? })
             }
             Place::Accounts => {
                 let frame = self.frame("Accounts in this browser");
-                self.render(StatusCode::OK, &AccountsPage { frame, accounts: parsed(body)? })
+                render(StatusCode::OK, &AccountsPage { frame, accounts: parsed(body)? })
             }
             _ => {
                 let frame = self.frame("Your account");
-                self.render(StatusCode::OK, &AccountPage { frame, user: parsed(body)? })
+                render(StatusCode::OK, &AccountPage { frame, user: parsed(body)? })
             }
         })
     }
@@ -364,14 +374,14 @@ impl<'a> Visit<'a> {
         };
         let cookie = cookies::keep(left, self.app.sessions.config().lasts());
         let cookies = (!self.tokens.is_empty()).then_some(cookie).into_iter().collect();
-        Made { reply: Reply::Go(to.to_owned()), cookies }
+        Made { cookies, ..Reply::Go(to.to_owned()).into() }
     }
 
     /// A problem that was found here.
-    fn refused(&self, problem: Problem) -> Early {
-        let status = problem.kind().status();
-        let made = self.trouble(status, Trouble::of(&(&problem).into(), None, None)).into();
-        Early { response: HttpResponse::from_error(problem).drop_body(), made }
+    fn refused(&self, problem: Problem) -> Made {
+        let trouble = Trouble::of(&(&problem).into(), None, None);
+        let reply = self.trouble(problem.kind().status(), trouble);
+        Made { refused: Some(problem), ..reply.into() }
     }
 
     fn registers(&self) -> bool {
@@ -403,27 +413,17 @@ impl<'a> Visit<'a> {
             once.clone_into(&mut frame.once);
         }
         let page = FormPage::of(frame, form, value, trouble);
-        self.render(status, &FormPage { registers: self.registers(), ..page })
+        render(status, &FormPage { registers: self.registers(), ..page })
     }
 
     fn trouble(&self, status: StatusCode, trouble: Trouble) -> Reply {
         let frame = self.frame(trouble.title);
-        self.render(status, &TroublePage { frame, trouble, back: self.place.back() })
-    }
-
-    fn render(&self, status: StatusCode, page: &impl Template) -> Reply {
-        match page.render() {
-            Ok(text) => Reply::Page(status, text),
-            Err(error) => {
-                tracing::error!(error = %error, "a page cannot be made");
-                Reply::Page(StatusCode::INTERNAL_SERVER_ERROR, "An error of ours.".to_owned())
-            }
-        }
+        render(status, &TroublePage { frame, trouble, back: self.place.back() })
     }
 
     /// The reply, with what the API's answer says in its header fields.
     fn finish(&self, mut response: HttpResponse<()>, made: Made) -> HttpResponse<BoxBody> {
-        let Made { reply, mut cookies } = made;
+        let Made { reply, mut cookies, .. } = made;
         let fields = response.headers_mut();
         for name in [
             header::CONTENT_TYPE,

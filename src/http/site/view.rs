@@ -32,6 +32,8 @@ pub struct Trouble {
     pub detail: String,
     /// Of the fields of the form, by name.
     pub faults: Vec<(String, String)>,
+    /// The form as it is shown now is worth a look: sent again as it is, it is refused again.
+    pub is_outdated: bool,
 }
 
 /// A line of a form, filled in.
@@ -51,6 +53,8 @@ pub struct FormPage {
     pub trouble: Option<Trouble>,
     /// The version that is to be changed.
     pub version: Option<String>,
+    /// For whom a password manager keeps the password.
+    pub username: Option<String>,
     /// People may make an account themselves.
     pub registers: bool,
 }
@@ -155,8 +159,8 @@ impl FormPage {
             Row { field, value: shown.unwrap_or_default(), fault: fault(field.name) }
         };
         let rows = form.fields().iter().map(row).collect();
-        let version = value("version");
-        Self { frame, form, rows, trouble, version, registers: false }
+        let (version, username) = (value("version"), value("username"));
+        Self { frame, form, rows, trouble, version, username, registers: false }
     }
 
     fn is_sign_in(&self) -> bool {
@@ -225,7 +229,8 @@ impl Trouble {
             (Kind::RateLimited, Some(seconds)) => format!("Try again in {seconds} seconds."),
             _ => detail.map_or_else(|| document.detail.clone(), str::to_owned),
         };
-        Self { title, detail, faults: faults.collect() }
+        let is_outdated = kind == Kind::VersionConflict;
+        Self { title, detail, faults: faults.collect(), is_outdated }
     }
 }
 
@@ -238,10 +243,9 @@ const fn words(kind: Kind, form: Option<Form>) -> (&'static str, Option<&'static
         ),
         (Kind::Validation, Some(_)) => ("Not everything is right yet", Some("")),
         (Kind::RateLimited, _) => ("Too many tries", Some("Try again in a while.")),
-        (Kind::VersionConflict, _) => (
-            "Your account has changed meanwhile",
-            Some("Look at it as it is now, and change it then."),
-        ),
+        (Kind::VersionConflict, _) => {
+            ("Your account has changed meanwhile", Some("What you sent was not done."))
+        }
         (Kind::OutcomeUnknown, Some(_)) => {
             ("Whether this was done is not known", Some("Send it once more: it is not done twice."))
         }
