@@ -1,4 +1,7 @@
-"""The pages in a real browser. `tests/pages` starts it, with a laboratory in LAB; arguments are names of tests."""
+"""The pages in a real browser.
+
+`tests/pages` starts it, with a laboratory in LAB; arguments are names of tests.
+"""
 
 import os
 import sys
@@ -49,7 +52,8 @@ def main(wanted):
                 context.close()
         browser.close()
     seconds = time.monotonic() - began
-    print(f"{len(wanted or tests) - len(failed)} passed, {len(failed)} failed, {seconds:.0f} s; pictures in {pictures()}")
+    passed = len(wanted or tests) - len(failed)
+    print(f"{passed} passed, {len(failed)} failed, {seconds:.0f} s; pictures in {pictures()}")
     return 1 if failed else 0
 
 

@@ -41,7 +41,8 @@ def form(action, fields):
         f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(value)}">'
         for name, value in fields.items()
     )
-    return f'<!doctype html><title>A prize</title><form method="post" action="{action}">{inputs}<button>Win</button></form>'
+    head = "<!doctype html><title>A prize</title>"
+    return f'{head}<form method="post" action="{action}">{inputs}<button>Win</button></form>'
 
 
 def hidden(window):
@@ -75,7 +76,9 @@ def forms_of_other_places(site, browser):
             for path in pages:
                 window.tab.goto(origin + path)
                 answer = window.press("Win")
-                assert answer.status == 403, f"from {origin}, to {path}: {answer.status}, at {answer.at}"
+                assert answer.status == 403, (
+                    f"from {origin}, to {path}: {answer.status}, at {answer.at}"
+                )
                 assert window.tokens() == before, f"from {origin}, to {path}: other tokens"
     window.go("/account")
     expect(window.main).to_contain_text("Ada Real")
@@ -122,7 +125,9 @@ def a_page_that_frames_another(site, browser):
     with elsewhere(pages) as port:
         origin = f"http://127.0.0.1:{port}"
         window.allowed.add(origin)
-        pages["/"] = f'<!doctype html><title>A frame</title><iframe src="{site.urls[US]}/account"></iframe>'
+        pages["/"] = (
+            f'<!doctype html><title>A frame</title><iframe src="{site.urls[US]}/account"></iframe>'
+        )
         window.tab.goto(f"{origin}/")
         frame = window.tab.frame_locator("iframe")
         expect(frame.get_by_text(ada.email)).to_have_count(0)

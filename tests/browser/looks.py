@@ -40,7 +40,9 @@ def every_page(site, browser):
     looked_at("sign-in-refused")
     window.go("/register")
     looked_at("register")
-    has_hints(window, {"E-mail address": "username|email", "Name": "name", "Password": "new-password"})
+    has_hints(
+        window, {"E-mail address": "username|email", "Name": "name", "Password": "new-password"}
+    )
     eve = site.nobody("Eve Looks")
     window.fill(tenant=site.tenant, email=eve.email, name=eve.name, password="password1")
     window.refused("Make the account", 422)
@@ -92,7 +94,9 @@ def look(window, name):
     for viewport in (NARROW, SIZES["desktop"]):
         tab.set_viewport_size(viewport)
         wide = tab.evaluate("document.documentElement.scrollWidth")
-        assert wide <= viewport["width"], f"{name}: {wide} px wide in a window of {viewport['width']}"
+        assert wide <= viewport["width"], (
+            f"{name}: {wide} px wide in a window of {viewport['width']}"
+        )
     tab.set_viewport_size(SIZES["phone"])
     has_no_fault(tab, f"{name}, phone")
     expect(tab.get_by_role("heading", level=1)).to_have_count(1)
@@ -101,9 +105,11 @@ def look(window, name):
             .filter((id, place, all) => all.indexOf(id) !== place)"""
     )
     assert not repeated, f"{name}: ids that are there twice: {repeated}"
-    for control in tab.locator("button, input:not([type=hidden])").all():
+    for control in tab.locator("button, input").filter(visible=True).all():
         high = control.bounding_box()["height"]
-        assert high >= HIGH_PX_MIN, f"{name}: {control.evaluate('it => it.outerHTML')} is {high} px high"
+        assert high >= HIGH_PX_MIN, (
+            f"{name}: {control.evaluate('it => it.outerHTML')} is {high} px high"
+        )
 
 
 def has_no_fault(tab, where):
@@ -112,7 +118,9 @@ def has_no_fault(tab, where):
     unsure = [rule for rule in found["incomplete"] if rule["id"] == "color-contrast"]
     told = [
         f"{rule['id']}: {rule['help']}\n    "
-        + "\n    ".join(f"{node['html']}: {node.get('failureSummary', '')}" for node in rule["nodes"])
+        + "\n    ".join(
+            f"{node['html']}: {node.get('failureSummary', '')}" for node in rule["nodes"]
+        )
         for rule in found["violations"] + unsure
     ]
     assert not told, f"{where}:\n" + "\n".join(told)
@@ -137,7 +145,9 @@ def shows_what_is_focused(tab, where):
     while reached < focusable:
         tab.keyboard.press("Tab")
         on = tab.evaluate("() => document.activeElement.outerHTML.slice(0, 120)")
-        assert not on.startswith("<body"), f"{where}: {focusable} controls, and Tab reaches {reached}"
+        assert not on.startswith("<body"), (
+            f"{where}: {focusable} controls, and Tab reaches {reached}"
+        )
         assert tab.screenshot(full_page=True) != plain, f"{where}: nothing shows the focus on {on}"
         reached += 1
 

@@ -31,7 +31,9 @@ def eventually(what, holds):
         good, seen = holds()
         if good:
             return
-        assert time.monotonic() < deadline, f"not within {SOON_SECONDS} s: {what}; last seen: {seen}"
+        assert time.monotonic() < deadline, (
+            f"not within {SOON_SECONDS} s: {what}; last seen: {seen}"
+        )
 
 
 @dataclasses.dataclass
@@ -109,7 +111,11 @@ class Window:
             self.complaints.append(f"a request to another place: {request.url}")
 
     def _response(self, response):
-        if response.request.resource_type != "document" or 300 <= response.status < 400:
+        if response.request.resource_type != "document":
+            if response.status >= 400:
+                self.complaints.append(f"{response.status} for {response.url}")
+            return
+        if 300 <= response.status < 400:
             return
         if not any(response.url.startswith(url) for url in self.site.urls.values()):
             return
@@ -166,7 +172,9 @@ class Window:
         """Sends a form that is to be accepted, and arrives at `to`."""
         answer = self.press(button)
         told = self.alert.all_inner_texts()
-        assert (answer.status, answer.at) == (303, to), f"{button}: {answer.status}, at {answer.at}, not {to}: {told}"
+        assert (answer.status, answer.at) == (303, to), (
+            f"{button}: {answer.status}, at {answer.at}, not {to}: {told}"
+        )
         if "?done=" in to:
             expect(self.tab.get_by_role("status")).not_to_be_empty()
         return answer
@@ -174,7 +182,9 @@ class Window:
     def refused(self, button, *statuses):
         """Sends a form that is to be refused, which is then there again and says why."""
         answer = self.press(button)
-        assert answer.status in statuses, f"{button}: {answer.status} at {answer.at}, not {statuses}"
+        assert answer.status in statuses, (
+            f"{button}: {answer.status} at {answer.at}, not {statuses}"
+        )
         expect(self.alert).to_have_count(1)
         expect(self.alert).not_to_be_empty()
         return answer
@@ -214,7 +224,9 @@ class Window:
         self.tab.locator(selector).first.evaluate("field => field.remove()")
 
     def put(self, selector, value):
-        self.tab.locator(selector).first.evaluate("(field, value) => { field.value = value }", value)
+        self.tab.locator(selector).first.evaluate(
+            "(field, value) => { field.value = value }", value
+        )
 
     def look_at_cookies(self):
         for name, cookie in self.cookies().items():
