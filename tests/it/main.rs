@@ -140,6 +140,7 @@ fn of_people() -> Vec<Trial> {
             a_session_is_ended_everywhere_by_whoever_may_end_it,
             a_password_a_suspension_and_a_deletion_end_what_was_begun_before,
             a_new_role_is_that_of_the_sessions_too,
+            a_role_that_changes_while_somebody_signs_in_holds_for_them_too,
             what_is_no_session_of_ours_is_refused_and_a_key_is_nobodys_account,
             a_browser_is_signed_in_by_its_cookie_on_pages_of_this_site_alone,
             nothing_of_a_password_or_a_token_is_in_a_log,
@@ -157,6 +158,7 @@ fn of_people() -> Vec<Trial> {
             without_a_primary_people_sign_in_and_out_and_it_is_recorded_later,
             a_region_that_was_cut_off_ends_what_was_ended_meanwhile,
             a_page_offers_to_sign_in_again_where_nobody_can_tell,
+            a_full_redis_keeps_nobody_from_signing_in_or_out,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     signin::{ACCOUNT, PASSWORD, Person, SESSION, is_out, knows},
 };
 use anyhow::{Context as _, ensure};
+use deadpool_redis::redis::{Client, cmd};
 use godwit::lab::Spec;
 use reqwest::Method;
 use serde_json::json;
@@ -197,5 +198,41 @@ pub async fn a_page_offers_to_sign_in_again_where_nobody_can_tell() -> anyhow::R
             Ok(())
         },
     )
+    .await
+}
+
+pub async fn a_full_redis_keeps_nobody_from_signing_in_or_out() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let name = format!("full-{}", std::process::id());
+        let tenant = cluster.tenant(&name).await?;
+        let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
+        recorded(cluster, &ada, AP, 0).await?;
+        let before = ada.sign_in(cluster, AP).await?;
+        recorded(cluster, &ada, AP, 1).await?;
+        let client = Client::open(cluster.region(AP).redis.as_str())?;
+        let mut redis = client.get_multiplexed_async_connection().await?;
+        let mut limit = async |bytes: &str| {
+            let mut set = cmd("CONFIG");
+            set.arg("SET").arg("maxmemory").arg(bytes);
+            set.query_async::<()>(&mut redis).await
+        };
+        limit("1").await?;
+        let outcome = async {
+            // The directory has it in time, and is all there is.
+            let mut during = ada.sign_in(cluster, AP).await?;
+            for region in REGIONS {
+                knows(&during, region).await?.wants(200).context(region)?;
+                knows(&before, region).await?.wants(200).context(region)?;
+            }
+            during.ask(AP, Method::DELETE, SESSION).send().await?.wants(204)?;
+            for region in REGIONS {
+                is_out(&during, region).await?;
+            }
+            Ok(())
+        }
+        .await;
+        limit("256mb").await?;
+        outcome
+    })
     .await
 }

@@ -265,6 +265,33 @@ pub async fn a_new_role_is_that_of_the_sessions_too() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub async fn a_role_that_changes_while_somebody_signs_in_holds_for_them_too() -> anyhow::Result<()>
+{
+    let cluster = harness::shared().await?;
+    let tenant = cluster.tenant("signin-meanwhile").await?;
+    let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
+    let mut admin = tenant.caller.clone();
+    let user = format!("/v1/admin/users/{}", ada.id);
+    for (region, role, status) in
+        [(US, "editor", 201), (AP, "guest", 403), (EU, "editor", 201), (AP, "viewer", 403)]
+    {
+        let etag = admin.get(US, &user).await?.wants(200)?.etag()?;
+        let ask = admin.ask(US, Method::PATCH, &user).header("if-match", &etag);
+        // The password is being compared all this time, with what was read before.
+        let (begun, changed) =
+            tokio::join!(ada.sign_in(&cluster, region), ask.json(&json!({ "role": role })).send());
+        changed?.wants(200)?;
+        let mut person = begun?;
+        eventually(&format!("{role}, signed in at {region}"), SOON, async || {
+            let made = person.create(region, "meanwhile", &json!({})).await;
+            let made = made.map_err(|error| format!("{error:#}"))?;
+            if made.status == status { Ok(()) } else { Err(made.to_string()) }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 pub async fn what_is_no_session_of_ours_is_refused_and_a_key_is_nobodys_account()
 -> anyhow::Result<()> {
     let cluster = harness::shared().await?;

@@ -40,8 +40,7 @@ pub(super) async fn authenticate(
 ) -> Result<Who, Problem> {
     let who = match presented(app, request)? {
         Some(Presented::Session(token)) => {
-            let principal = signed_in(app, route, state, request, &token).await;
-            Who::Known(counted(app, state, address, principal).await?)
+            Who::Known(signed_in(app, route, state, request, &token, address).await?)
         }
         // Whoever's it is: it is nobody's account.
         Some(Presented::Key(_)) if route.access == Access::Person => {
@@ -100,35 +99,21 @@ fn presented(app: &App, request: &ServiceRequest) -> Result<Option<Presented>, P
     Ok(Some(session(text).unwrap_or(Presented::Garbage)))
 }
 
+/// Counts a refusal against the address that it is for, which may have had too many.
 async fn refused(
     app: &App,
     state: &RequestState,
     address: Option<IpAddr>,
     detail: &'static str,
 ) -> Problem {
-    match address {
-        Some(address) => {
-            let limit = app.limiter.refused(address, state.op(), &app.metrics).await;
-            state.within(limit).err().unwrap_or(Problem::new(Kind::Unauthorized, detail))
-        }
-        None => Problem::new(Kind::Unauthorized, detail),
-    }
+    let counted = counted(app, state, address).await;
+    counted.err().unwrap_or_else(|| Problem::new(Kind::Unauthorized, detail))
 }
 
-/// Counts a refused session against its address.
-async fn counted(
-    app: &App,
-    state: &RequestState,
-    address: Option<IpAddr>,
-    outcome: Result<Principal, Problem>,
-) -> Result<Principal, Problem> {
-    match (outcome, address) {
-        (Err(problem), Some(address)) if problem.kind() == Kind::Unauthorized => {
-            let limit = app.limiter.refused(address, state.op(), &app.metrics).await;
-            state.within(limit)?;
-            Err(problem)
-        }
-        (outcome, _) => outcome,
+async fn counted(app: &App, state: &RequestState, address: Option<IpAddr>) -> Result<(), Problem> {
+    match address {
+        Some(address) => state.within(app.limiter.refused(address, state.op(), &app.metrics).await),
+        None => Ok(()),
     }
 }
 
@@ -139,6 +124,7 @@ async fn signed_in(
     state: &RequestState,
     request: &ServiceRequest,
     token: &SessionToken,
+    address: Option<IpAddr>,
 ) -> Result<Principal, Problem> {
     let worker = request.app_data::<Data<Worker>>().expect("server sets the worker");
     let (hash, op) = (token.hash(), state.op());
@@ -161,8 +147,7 @@ async fn signed_in(
         found => found,
     };
     let Lookup::Live(live) = found else {
-        let detail = "The session is over: sign in again.";
-        return Err(Problem::new(Kind::Unauthorized, detail));
+        return Err(refused(app, state, address, "The session is over: sign in again.").await);
     };
     if app.sessions.renew(&hash, &live, op).await {
         people::tell_of_use(app, request.request(), token, &live, op).await;
@@ -191,9 +176,7 @@ async fn key_holder(
         }
         // Each of these costs a hop, so it counts against the address even if it is well meant.
         Ok(Resolved::Absent) => {
-            if let Some(address) = address {
-                state.within(app.limiter.refused(address, state.op(), &app.metrics).await)?;
-            }
+            counted(app, state, address).await?;
             Ok(Who::Unresolved(key.hash()))
         }
         Err(error) if matches!(app.primary(), PrimaryView::Peer(..)) => {

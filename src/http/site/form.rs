@@ -22,7 +22,7 @@ pub struct Field {
     pub label: &'static str,
     /// The `type` of the control.
     pub kind: &'static str,
-    /// What a password manager is told (HTML section 4.10.18.7).
+    /// What a program that keeps passwords is told (HTML section 4.10.18.7).
     pub autocomplete: &'static str,
     pub hint: &'static str,
 }

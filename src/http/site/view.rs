@@ -53,7 +53,7 @@ pub struct FormPage {
     pub trouble: Option<Trouble>,
     /// The version that is to be changed.
     pub version: Option<String>,
-    /// For whom a password manager keeps the password.
+    /// For whom a program that keeps passwords keeps it.
     pub username: Option<String>,
     /// People may make an account themselves.
     pub registers: bool,
