@@ -153,7 +153,7 @@ def shows_what_is_focused(tab, where):
 
 
 def has_hints(window, hints):
-    """What a browser fills in, and a manager of passwords."""
+    """What a browser fills in, and whatever keeps passwords."""
     for label, wanted in hints.items():
         expect(window.field(label)).to_have_attribute("autocomplete", re.compile(f"^({wanted})$"))
 
