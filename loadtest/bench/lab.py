@@ -1,6 +1,8 @@
 """A laboratory of the benchmark's own, and how to speak to it."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,18 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 GODWIT = TOP / "target/dist/godwit"
+
+# What the benchmark's own laboratory is told beyond its defaults: a key to sign sessions' tokens with, so that
+# thousands of people need not sign in first, and limits beyond what one machine can ask.
+MAC_SECRET = "of-the-benchmark-and-no-secret-at-all"
+SETTINGS = {
+    "IDENTITY__SESSION__MAC_KEY_CURRENT": "bench",
+    "IDENTITY__SESSION__MAC_KEYS__BENCH__SECRET": MAC_SECRET,
+} | {
+    f"LIMITS__{kind}__{part}": "1000000"
+    for kind in ("SIGN_IN_ADDRESS", "SIGN_IN_ACCOUNT", "SIGN_IN_FAMILIAR", "PERSON")
+    for part in ("PER_HOUR", "BURST")
+}
 
 
 def say(text):
@@ -31,10 +45,11 @@ def program(name):
     return found[-1] if found else shutil.which(name) or sys.exit(f"bench: no {name}; `make setup` installs it")
 
 
-def start(dir, port_base, *options):
+def start(dir, port_base, *options, settings={}):
     """Seconds until a laboratory is up."""
     began = time.monotonic()
-    run([GODWIT, "lab", "up", "--detach", "--dir", dir, "--port-base", str(port_base), *options])
+    env = os.environ | {f"GODWIT__{name}": value for name, value in settings.items()}
+    run([GODWIT, "lab", "up", "--detach", "--dir", dir, "--port-base", str(port_base), *options], env=env)
     return time.monotonic() - began
 
 
@@ -66,7 +81,7 @@ class Lab:
     def __enter__(self):
         purge(self.dir)
         say("starting a laboratory, no distance between its regions")
-        start(self.dir, self.port_base, "--wan", "off")
+        start(self.dir, self.port_base, "--wan", "off", settings=SETTINGS)
         self.facts = json.loads((self.dir / "lab.json").read_text())
         self.key = self.facts["tenant"]["api_key"]
         self.primary = self.facts["primary"]
@@ -107,6 +122,15 @@ class Lab:
         with answer:
             text = answer.read().decode()
             return answer.status, {k.lower(): v for k, v in answer.headers.items()}, text
+
+    def answered(self, region):
+        """Reads of one item that a region has answered since it started, by status."""
+        with urllib.request.urlopen(self.region(region)["ops"] + "/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        # Labels come in the order of their names.
+        name = r'godwit_http_requests_total\{method="GET",.*route="/v1/collections/\{collection\}/items/\{id\}"'
+        found = (re.match(name + r',status="(\d+)"\} (\d+)', line) for line in lines)
+        return {one.group(1): int(one.group(2)) for one in found if one}
 
     def caught_up(self, deadline_seconds=60):
         """Waits until the replicas have replayed all that the primary has written."""

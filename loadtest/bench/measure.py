@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from lab import TOP, program, run, say
+from people import PASSWORD, THREADS, Sessions, SignIns
 
 HERE = Path(__file__).parent
 CONNECTIONS = 32
@@ -22,7 +23,6 @@ CONNECTIONS = 32
 FEW = 2
 # Who make users at once: more than there are passwords hashed at a time.
 MAKERS = 8
-THREADS = 2
 PGBENCH_SCALE = 5
 BODY = {"city": "Pune", "country": "IN", "note": "x" * 200, "tags": ["a", "b"], "population": 2935744}
 
@@ -33,10 +33,13 @@ def wrk(url, script, seconds, expect, connections=CONNECTIONS, **settings):
     if script:
         command += ["-s", HERE / script]
     text = run([*command, url], env=os.environ | {f"BENCH_{k.upper()}": str(v) for k, v in settings.items()})
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", text)
-    if bad:
-        sys.exit(f"bench: {url} gave other answers than {expect}: {bad.group(0)}\n{text}")
+    requests = int(re.search(r"(\d+) requests in", text).group(1))
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    refused, failed = int(refused.group(1)) if refused else 0, "Socket errors" in text
+    if failed or refused != (0 if expect.startswith("2") else requests):
+        sys.exit(f"bench: {url} gave other answers than {expect}:\n{text}")
     return {
+        "requests": requests,
         "per_second": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
         "p50_ms": milliseconds(re.search(r"(?m)^\s+50%\s+(\S+)", text).group(1)),
         "p99_ms": milliseconds(re.search(r"(?m)^\s+99%\s+(\S+)", text).group(1)),
@@ -73,6 +76,9 @@ class Bench:
         self.bookmark = self.fill()
         lab.caught_up()
         self.look()
+        self.sessions = Sessions(lab, lab.replica, self.scratch)
+        self.sign_ins = SignIns(lab, self.scratch)
+        self.look_by_session()
         self.start_nginx()
         self.things = self.make_things()
         return self
@@ -126,6 +132,16 @@ class Bench:
         if (status, headers.get("godwit-route")) != (201, "forwarded"):
             sys.exit(f"bench: a create at {lab.replica} was answered {status}, {headers}: {text[:500]}")
 
+    def look_by_session(self):
+        """The same of what is asked by session."""
+        lab, path = self.lab, "/v1/collections/bench/items/"
+        by = {"Authorization": f"Bearer {self.sessions.tokens[0]}"}
+        for id, expected in ((self.item, 200), ("none", 404)):
+            status, headers, text = lab.call(lab.replica, "GET", path + id, Godwit_Bookmark=self.bookmark, **by)
+            answered = (status, headers.get("godwit-region"), headers.get("godwit-route"))
+            if answered != (expected, lab.replica, "local"):
+                sys.exit(f"bench: a session's read at {lab.replica} was answered {answered}: {text[:500]}")
+
     def start_nginx(self):
         """In front of the primary, as a plain proxy would be."""
         upstream = self.lab.region(self.lab.primary)["public"].removeprefix("http://")
@@ -175,7 +191,7 @@ class Bench:
 
         def make():
             while not ended.is_set():
-                body = {"email": f"u{next(self.made)}@example.com", "name": "Bench", "password": "vex-lodestar-quibble-7"}
+                body = {"email": f"u{next(self.made)}@example.com", "name": "Bench", "password": PASSWORD}
                 status, _, text = self.lab.call(self.lab.primary, "POST", "/v1/admin/users", body)
                 if status != 201:
                     failures.append(f"{status}: {text[:500]}")
@@ -198,15 +214,31 @@ class Bench:
         replica, primary = lab.region(lab.replica)["public"], lab.region(lab.primary)["public"]
         ids, etags, body = self.scratch / "ids", self.scratch / "etags", json.dumps(BODY)
 
-        def read(seconds, **bookmark):
-            return wrk(replica, "item.lua", seconds, "200", ids=ids, key=lab.key, **bookmark)
+        def read(seconds, key=lab.key, **bookmark):
+            return wrk(replica, "item.lua", seconds, "200", ids=ids, key=key, **bookmark)
+
+        def by_sessions(expect, **settings):
+            def send(seconds, each):
+                then = lab.answered(lab.replica)
+                tokens = self.sessions.file
+                figures = wrk(replica, "session.lua", seconds, expect, tokens=tokens, each=each, **settings)
+                now = lab.answered(lab.replica)
+                other = {status for status in now if now[status] > then.get(status, 0)} - {expect}
+                if other:
+                    sys.exit(f"bench: reads by session were answered with {other} as well")
+                return figures
+
+            return lambda seconds: self.sessions.looked_up(seconds, send)
 
         def read_few(seconds):
             return wrk(primary, "item.lua", seconds, "200", connections=FEW, ids=ids, key=lab.key)
 
-        def read_few_beside_passwords(seconds):
-            with self.passwords():
-                return read_few(seconds)
+        def read_few_beside(meanwhile):
+            def measure(seconds):
+                with meanwhile():
+                    return read_few(seconds)
+
+            return measure
 
         def create(url):
             return lambda seconds: wrk(url, "create.lua", seconds, "201", key=lab.key, body=body)
@@ -217,14 +249,20 @@ class Bench:
 
         return {
             "constant JSON": lambda seconds: wrk(f"{replica}/api/health/liveness", None, seconds, "200"),
+            "read by session": lambda seconds: read(seconds, key=self.sessions.tokens[0], bookmark=self.bookmark),
             "read": lambda seconds: read(seconds, bookmark=self.bookmark),
+            "read by sessions": by_sessions("200", ids=ids, bookmark=self.bookmark),
             "pgbench -S": lambda seconds: pgbench(lab.database(lab.replica, "pgbench"), seconds, "-S"),
             "read, no bookmark": read,
+            "session look-up": by_sessions("404"),
+            "redis-benchmark GET": lambda seconds: self.sessions.redis.benchmark(
+                seconds, CONNECTIONS, "GET", self.sessions.key),
             "forwarded create": create(replica),
             "create through nginx": create(self.nginx_url),
             "create": create(primary),
             "pgbench -N": lambda seconds: pgbench(lab.database(lab.primary, "pgbench"), seconds, "-N"),
             "update": update,
             "read, two connections": read_few,
-            "the same beside passwords": read_few_beside_passwords,
+            "the same beside passwords": read_few_beside(self.passwords),
+            "the same beside sign-ins": read_few_beside(self.sign_ins.going_on),
         }
