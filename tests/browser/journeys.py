@@ -178,8 +178,9 @@ def three_accounts_in_one_browser(site, browser):
     for left in (dora, cleo):
         window.go("/account", AP)
         answer = window.press("Sign out")
-        assert answer.status == 303 and answer.at.partition("?")[0] == "/account", answer
-        expect(window.main).to_contain_text(left.email)
+        assert answer.status == 303 and answer.at.partition("?")[0] == "/accounts", answer
+        expect(account(window, left)).to_contain_text("Active")
+    window.go("/account", AP)
     window.sent("Sign out", "/sign-in?done=signed-out")
     return window
 

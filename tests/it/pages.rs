@@ -175,6 +175,9 @@ pub async fn a_form_is_done_once_and_only_for_whom_it_was_shown_to() -> anyhow::
     for _ in 0..2 {
         new.post(AP, "/register", &fields).await?.wants(303)?;
     }
+    // With another password it is not what was done: nobody is told that it is set.
+    let other = [&fields[..3], &[("password", OTHER)]].concat();
+    new.post(AP, "/register", &other).await?.wants(422)?;
     let mut browser = Browser::new(&cluster);
     browser.sign_in(US, &ada).await?;
     let mut second = Browser::new(&cluster);
@@ -265,11 +268,23 @@ pub async fn a_browser_keeps_three_accounts() -> anyhow::Result<()> {
 pub async fn what_is_no_form_of_ours_is_refused_by_a_page() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;
     let mut visitor = cluster.caller_with(None);
-    let json = visitor.ask(EU, Method::POST, "/sign-in").json(&serde_json::json!({}));
-    is_page(&json.send().await?.wants(415)?)?;
-    for (body, status) in [(Vec::new(), 403), (vec![0xff], 400), (vec![b'a'; 3 << 20], 413)] {
-        let ask = visitor.ask(EU, Method::POST, "/sign-in").body(FORM, body);
-        is_page(&ask.send().await?.wants(status)?)?;
+    // Not even read without what a browser would bring.
+    let ask = visitor.ask(EU, Method::POST, "/sign-in").body(FORM, vec![b'a'; 3 << 20]);
+    is_page(&ask.send().await?.wants(403)?)?;
+    for (kind, body, status) in [
+        ("application/json", b"{}".to_vec(), 415),
+        (FORM, Vec::new(), 403),
+        (FORM, vec![0xff], 400),
+        (FORM, vec![b'a'; 3 << 20], 413),
+    ] {
+        let ask = visitor.ask(EU, Method::POST, "/sign-in").header("sec-fetch-site", "same-origin");
+        let ask = ask.header("cookie", "__Host-godwit_form=AAAAAAAAAAAAAAAAAAAAAA");
+        is_page(&ask.body(kind, body).send().await?.wants(status)?)?;
+    }
+    // What is longer once it is encoded than a URI may be.
+    for length in [22_000, 60_000] {
+        let path = format!("/sessions?cursor={}", "!".repeat(length));
+        visitor.get(EU, &path).await?.wants(303)?;
     }
     let put = visitor.ask(EU, Method::PUT, "/account").send().await?.wants(405)?;
     ensure!(put.header("allow") == Some("GET, HEAD"), "{put}");
