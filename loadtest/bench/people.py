@@ -27,7 +27,7 @@ THREADS = 2
 SESSIONS = 60_000
 # Less of what is measured than this came from Redis: then it is something else that is measured.
 LOOKED_UP_MIN = 0.98
-WARM_SECONDS = 3
+WARM_SECONDS = 6
 # Who sign in at once, and the accounts that they have.
 SIGNING_IN = 8
 ACCOUNTS = 30
