@@ -187,7 +187,9 @@ async fn tags(caller: &mut Caller, region: &str, path: &str) -> anyhow::Result<(
 }
 
 async fn paths(caller: &mut Caller, region: &str) -> anyhow::Result<()> {
-    for path in ["/nothing", "/v1", "/v2/collections", "/v1/collections/x", "/v1/admin", "/index.php"] {
+    for path in
+        ["/nothing", "/v1", "/v2/collections", "/v1/collections/x", "/v1/admin", "/index.php"]
+    {
         told(caller.ask(region, Method::GET, path), NOT_FOUND, &format!("{region}: {path}"))
             .await?;
     }
