@@ -1,7 +1,7 @@
 //! Who is signed in while something is broken.
 
 use crate::{
-    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, region},
+    harness::{self, AP, EU, REGIONS, SOON, Tenant, US, eventually, region},
     pages::Browser,
     signin::{ACCOUNT, PASSWORD, Person, SESSION, is_out, knows},
 };
@@ -16,14 +16,9 @@ fn of(name: &str) -> godwit::lab::Target {
 }
 
 /// Waits until a region's replica knows of so many sessions.
-async fn recorded(
-    cluster: &Cluster,
-    person: &Person,
-    at: &str,
-    count: usize,
-) -> anyhow::Result<()> {
+async fn recorded(tenant: &Tenant, person: &Person, at: &str, count: usize) -> anyhow::Result<()> {
     let path = format!("/v1/admin/users/{}/sessions", person.id);
-    let mut admin = cluster.caller_with(Some(cluster.key(&person.tenant, "admin", 1).await?));
+    let mut admin = tenant.caller.fresh();
     eventually(&format!("{count} sessions in {at}"), SOON, async || {
         let list = admin.get(at, &path).await.and_then(|list| list.wants(200)?.items());
         let list = list.map_err(|error| format!("{error:#}"))?;
@@ -45,7 +40,7 @@ pub async fn a_session_outlives_its_region_and_its_redis() -> anyhow::Result<()>
             }
             // A Redis that is back with nothing in it.
             for name in [AP, EU] {
-                recorded(cluster, &ada, name, people.len()).await?;
+                recorded(&tenant, &ada, name, people.len()).await?;
                 cluster.lab.kill(&format!("{name}/redis").parse()?).await?;
                 // While it is away the directory knows.
                 knows(&people[0], name).await?.wants(200).context(name)?;
@@ -87,7 +82,7 @@ pub async fn without_a_primary_people_sign_in_and_out_and_it_is_recorded_later()
             let before = ada.sign_in(cluster, EU).await?;
             let lost = ada.sign_in(cluster, US).await?;
             for name in [EU, AP] {
-                recorded(cluster, &ada, name, 2).await?;
+                recorded(&tenant, &ada, name, 2).await?;
             }
             cluster.lab.kill(&of(US)).await?;
             let mut begun = Vec::new();
@@ -113,7 +108,7 @@ pub async fn without_a_primary_people_sign_in_and_out_and_it_is_recorded_later()
             }
             cluster.command(&["promote", EU, "--yes", "--accept-data-loss"]).await?;
             for name in [EU, AP] {
-                recorded(cluster, &ada, name, 3).await?;
+                recorded(&tenant, &ada, name, 3).await?;
             }
             for name in [EU, AP] {
                 for person in begun.iter().chain([&lost, &hers]) {
@@ -143,7 +138,7 @@ pub async fn a_region_that_was_cut_off_ends_what_was_ended_meanwhile() -> anyhow
         let mut own = ada.sign_in(cluster, US).await?;
         for at in REGIONS {
             knows(&old, at).await?.wants(200)?;
-            recorded(cluster, &ada, at, 2).await?;
+            recorded(&tenant, &ada, at, 2).await?;
         }
         for peer in [US, EU] {
             cluster.lab.cut(&region(peer), &region(AP))?;
@@ -182,7 +177,7 @@ pub async fn a_page_offers_to_sign_in_again_where_nobody_can_tell() -> anyhow::R
             let tenant = cluster.tenant("again").await?;
             let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
             for name in [EU, AP] {
-                recorded(cluster, &ada, name, 0).await?;
+                recorded(&tenant, &ada, name, 0).await?;
             }
             // Nobody records it, and the region that began it goes.
             cluster.lab.kill(&of(US)).await?;
@@ -206,9 +201,9 @@ pub async fn a_full_redis_keeps_nobody_from_signing_in_or_out() -> anyhow::Resul
         let name = format!("full-{}", std::process::id());
         let tenant = cluster.tenant(&name).await?;
         let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
-        recorded(cluster, &ada, AP, 0).await?;
+        recorded(&tenant, &ada, AP, 0).await?;
         let before = ada.sign_in(cluster, AP).await?;
-        recorded(cluster, &ada, AP, 1).await?;
+        recorded(&tenant, &ada, AP, 1).await?;
         let client = Client::open(cluster.region(AP).redis.as_str())?;
         let mut redis = client.get_multiplexed_async_connection().await?;
         let mut limit = async |bytes: &str| {
