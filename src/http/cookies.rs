@@ -24,7 +24,7 @@ pub fn value<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
 pub const ACCOUNTS_MAX: usize = 3;
 
 /// Between two tokens. No token has one in it.
-const BETWEEN: char = '~';
+const BETWEEN: &str = "~";
 
 /// The tokens that a browser brings, that of the account in use first.
 pub fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -41,13 +41,8 @@ pub fn session(headers: &HeaderMap) -> Option<&str> {
 /// What has a browser keep these tokens, the one to use first; without any it is signed out.
 #[must_use]
 pub fn keep<'a>(tokens: impl IntoIterator<Item = &'a str>, lasts: Duration) -> String {
-    let mut joined = String::new();
-    for token in tokens.into_iter().take(ACCOUNTS_MAX) {
-        if !joined.is_empty() {
-            joined.push(BETWEEN);
-        }
-        joined.push_str(token);
-    }
+    let tokens: Vec<_> = tokens.into_iter().take(ACCOUNTS_MAX).collect();
+    let joined = tokens.join(BETWEEN);
     let seconds = if joined.is_empty() { 0 } else { lasts.as_secs() };
     format!("{SESSION}={joined}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax")
 }

@@ -198,12 +198,8 @@ fn bookmark_out(headers: &mut HeaderMap, facts: &mut Facts, forwarded: bool, bro
     facts.bookmark_out = facts.bookmark_out.max(theirs).max(sent);
     if let Some(mark) = facts.bookmark_out {
         let mark = mark.to_string();
-        if browser {
-            let cookie =
-                format!("{BOOKMARK_COOKIE}={mark}; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax");
-            if let Ok(value) = HeaderValue::from_str(&cookie) {
-                headers.append(header::SET_COOKIE, value);
-            }
+        if browser && let Ok(value) = HeaderValue::from_str(&bookmark_cookie(&mark, 604_800)) {
+            headers.append(header::SET_COOKIE, value);
         }
         set(headers, MARK, &mark);
     }
@@ -212,7 +208,11 @@ fn bookmark_out(headers: &mut HeaderMap, facts: &mut Facts, forwarded: bool, bro
 /// Has a browser forget its bookmark.
 #[must_use]
 pub fn forget_bookmark() -> String {
-    format!("{BOOKMARK_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
+    bookmark_cookie("", 0)
+}
+
+fn bookmark_cookie(mark: &str, seconds: u32) -> String {
+    format!("{BOOKMARK_COOKIE}={mark}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax")
 }
 
 /// Browsers say so (Fetch Metadata), and bring cookies.

@@ -18,10 +18,9 @@ use crate::{
 };
 use actix_web::{
     App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
-    body::BoxBody,
-    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
+    dev::{Server, ServerHandle},
     http::Method,
-    middleware::{Next, from_fn},
+    middleware::from_fn,
     web::{self, Data, PayloadConfig, ServiceConfig},
 };
 use rustls::{
@@ -49,7 +48,7 @@ enum Listener {
 
 /// An actix server over one set of routes. Each worker thread makes its own pipelined connection.
 macro_rules! server {
-    ($app:expr, $workers:expr, $routes:expr, $first:path) => {{
+    ($app:expr, $workers:expr, $routes:expr $(, $first:path)?) => {{
         let app = Data::from(Arc::clone($app));
         let server = &$app.config.server;
         let body_bytes_max = server.body_bytes_max;
@@ -63,7 +62,7 @@ macro_rules! server {
                 .app_data(app.clone())
                 .app_data(Data::new(Worker { hot, redis }))
                 .app_data(PayloadConfig::new(body_bytes_max))
-                .wrap(from_fn($first))
+                $(.wrap(from_fn($first)))?
                 .wrap(from_fn(observe::observe))
                 .configure($routes)
                 .default_service(web::to(unknown))
@@ -99,7 +98,7 @@ impl Servers {
         let public = server!(app, workers, public_routes, site::serve)
             .bind(config.public_addr)
             .map_err(at(config.public_addr))?;
-        let inner = server!(app, workers, internal_routes, straight_on)
+        let inner = server!(app, workers, internal_routes)
             // A body of 1 MiB must not wait for window updates over a long link.
             .h2_initial_window_size(2 * 1024 * 1024)
             .h2_initial_connection_window_size(16 * 1024 * 1024);
@@ -107,9 +106,7 @@ impl Servers {
             None => inner.bind_auto_h2c(config.internal_addr),
             Some(files) => inner.bind_rustls_0_23(config.internal_addr, mutual_tls(files)?),
         };
-        let ops = server!(app, 1, ops_routes, straight_on)
-            .bind(config.ops_addr)
-            .map_err(at(config.ops_addr))?;
+        let ops = server!(app, 1, ops_routes).bind(config.ops_addr).map_err(at(config.ops_addr))?;
         Ok(Self {
             public: public.run(),
             internal: inner.map_err(at(config.internal_addr))?.run(),
@@ -134,14 +131,6 @@ impl Servers {
 
 fn at(address: SocketAddr) -> impl FnOnce(std::io::Error) -> ServerError {
     move |source| ServerError::Listen { address, source }
-}
-
-/// For a listener that nobody's browser comes to.
-async fn straight_on(
-    request: ServiceRequest,
-    next: Next<BoxBody>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    next.call(request).await
 }
 
 fn public_routes(config: &mut ServiceConfig) {

@@ -78,7 +78,7 @@ struct Shared {
     idle: Mutex<Vec<Session>>,
     /// Sessions so far, which numbers them.
     sessions: AtomicU32,
-    /// Sessions at present.
+    /// Sessions at present, and those that there was no room for.
     users: AtomicU32,
     /// Requests that no session was left for.
     skipped: AtomicU64,

@@ -273,19 +273,17 @@ const fn words(kind: Kind, form: Option<Form>) -> (&'static str, Option<&'static
         (Kind::VersionConflict, _) => {
             ("Your account has changed meanwhile", Some("What you sent was not done."))
         }
+        // Signing in takes no key.
+        (Kind::OutcomeUnknown, Some(Form::SignIn) | None) => {
+            ("Whether this was done is not known", Some("Look at how it is now."))
+        }
         (Kind::OutcomeUnknown, Some(_)) => {
             ("Whether this was done is not known", Some("Send it once more: it is not done twice."))
-        }
-        (Kind::OutcomeUnknown, None) => {
-            ("Whether this was done is not known", Some("Look at how it is now."))
         }
         (
             Kind::NoPrimary | Kind::Unavailable | Kind::BookmarkTimeout | Kind::IdempotencyInFlight,
             _,
-        ) => (
-            "This cannot be done at this moment",
-            Some("Try again in a few seconds. Nothing is lost."),
-        ),
+        ) => ("This cannot be done at this moment", Some("Try again in a few seconds.")),
         (Kind::BookmarkLost, _) => (
             "A region failed, and some of the latest changes were lost",
             Some("Look at whether yours are here, and send this again."),
