@@ -254,7 +254,8 @@ class Bench:
             "read by sessions": by_sessions("200", ids=ids, bookmark=self.bookmark),
             "pgbench -S": lambda seconds: pgbench(lab.database(lab.replica, "pgbench"), seconds, "-S"),
             "read, no bookmark": read,
-            "session look-up": by_sessions("404"),
+            "session look-up": lambda seconds: self.sessions.looked_up_alone(seconds, CONNECTIONS),
+            "request with a look-up": by_sessions("404"),
             "redis-benchmark GET": lambda seconds: self.sessions.redis.benchmark(
                 seconds, CONNECTIONS, "GET", self.sessions.key),
             "forwarded create": create(replica),

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab import MAC_SECRET, run, say
+from lab import MAC_SECRET, SETTINGS, TOP, run, say
 
 HERE = Path(__file__).parent
 PASSWORD = "vex-lodestar-quibble-7"
@@ -45,10 +45,11 @@ class Redis:
     def ask(self, *words):
         return run(["redis-cli", *self.at, *words], env=self.env).strip()
 
-    def calls(self, *commands):
-        """How often each has been called since it started."""
-        stats = self.ask("INFO", "commandstats")
-        found = (re.search(rf"cmdstat_{command}:calls=(\d+)", stats) for command in commands)
+    def found(self):
+        """How many records it has found since it started, and how often it was told that one is in use."""
+        stats = self.ask("INFO", "everything")
+        words = (r"keyspace_hits:(\d+)", r"cmdstat_pexpire:calls=(\d+)")
+        found = (re.search(word, stats) for word in words)
         return [int(one.group(1)) if one else 0 for one in found]
 
     def fill(self, pairs, lasts_ms):
@@ -102,13 +103,26 @@ class Sessions:
         use: a process tells Redis so of each once a minute, and here it has before the seconds that count."""
         warm = send(WARM_SECONDS, SESSIONS // THREADS)
         each = min(SESSIONS // THREADS, int(0.6 * warm["requests"] / THREADS))
-        before = self.redis.calls("mget", "pexpire")
+        before = self.redis.found()
         figures = send(seconds, each)
-        after = self.redis.calls("mget", "pexpire")
-        asked, renewed = ((now - then) / figures["requests"] for now, then in zip(after, before))
+        asked, renewed = ((now - then) / figures["requests"] for now, then in zip(self.redis.found(), before))
         if asked < LOOKED_UP_MIN:
             sys.exit(f"bench: only {asked:.2f} of the requests looked their session up in Redis")
         return figures | {"asked": round(asked, 3), "renewed": round(renewed, 3)}
+
+    def looked_up_alone(self, seconds, at_once):
+        """What `look_up` measures: the same without a request."""
+        programs = (TOP / "target/dist/deps").glob("look_up-*[!.d]")
+        program = max((path for path in programs if os.access(path, os.X_OK)), key=lambda path: path.stat().st_mtime)
+        settings = self.lab.dir / "regions" / self.region / "godwit.toml"
+        env = os.environ | {f"GODWIT__{name}": value for name, value in SETTINGS.items()}
+        before = self.redis.found()
+        figures = json.loads(run([program, settings, self.file, str(seconds), str(at_once)], env=env))
+        found, _ = (now - then for now, then in zip(self.redis.found(), before))
+        # It has looked up each once before.
+        if found < LOOKED_UP_MIN * (figures["requests"] + len(self.tokens)):
+            sys.exit(f"bench: of {figures['requests']} look-ups only {found} found something in Redis")
+        return figures
 
 
 def make_user(lab, role):

@@ -55,10 +55,10 @@ pub async fn public(index: usize, mut request: ServiceRequest, next: Next<BoxBod
         Ok(Admitted { decision: Decision::Forward(to, epoch), bearer, body }) => {
             state.facts.borrow_mut().answered = Some(Answered::Forwarded);
             let (to, asked) = (Some((to, epoch)), request.request().clone());
-            match hold::carry(&app, &state, &asked, to, &bearer, &body, None).await {
+            match Box::pin(hold::carry(&app, &state, &asked, to, &bearer, &body, None)).await {
                 Ok(Carried::Answered(answer)) => request.into_response(answer),
                 Ok(Carried::Here { unknown }) => {
-                    match take_in(&app, route, &state, &mut request, &body).await {
+                    match Box::pin(take_in(&app, route, &state, &mut request, &body)).await {
                         Ok(()) => {
                             let held = Held { bearer, body, unknown };
                             carry_out(&app, route, &state, request, &next, held).await?
@@ -243,7 +243,7 @@ fn view(app: &App, bookmark: Option<Bookmark>) -> View {
 async fn settle(app: &App, state: &RequestState, ask: Ask) -> Result<Decision, Problem> {
     let mut decision = decide(ask, &view(app, ask.bookmark));
     if let Decision::WaitThenLocal(bookmark) = decision {
-        decision = wait(app, state, ask, bookmark).await;
+        decision = Box::pin(wait(app, state, ask, bookmark)).await;
     }
     // What is found then can have to be waited for as well: the next primary for its standbys.
     for _ in 0..WAITS_MAX {
@@ -282,14 +282,14 @@ async fn is_worth_another_look(
 ) -> bool {
     match decision {
         Decision::Refuse(Refusal::NoPrimary) if hold::is_moving(app) => {
-            hold::next_primary(app, state, app.clock.monotonic()).await.is_some()
+            Box::pin(hold::next_primary(app, state, app.clock.monotonic())).await.is_some()
         }
         Decision::Refuse(Refusal::BookmarkTimeout) => {
-            hold::next_primary_or(app, state, bookmark).await
+            Box::pin(hold::next_primary_or(app, state, bookmark)).await
         }
         // The primary has it, and has only to hear that a standby has it too.
         Decision::Refuse(Refusal::BookmarkInvalid) if may_have_flushed(app, bookmark) => {
-            hold::until_here(app, state, bookmark).await
+            Box::pin(hold::until_here(app, state, bookmark)).await
         }
         _ => false,
     }

@@ -257,7 +257,8 @@ impl Limiter {
             return local(kind, id);
         }
         let name = id.to_string();
-        match limits::take(&self.redis, kind.rate, kind.of, &name, kind.chunk(), op).await {
+        let take = limits::take(&self.redis, kind.rate, kind.of, &name, kind.chunk(), op);
+        match Box::pin(take).await {
             Ok(taken) => self.refill(kind, &lease, taken),
             Err(error) => {
                 self.went_away(&error);

@@ -75,11 +75,11 @@ pub async fn look_up(
     op: &Op,
 ) -> Result<Lookup, Problem> {
     match app.sessions.find(&token.hash(), redis, hot, op).await {
-        Ok(Lookup::Absent { asked }) => elsewhere(app, hot, token, asked, op).await,
+        Ok(Lookup::Absent { asked }) => Box::pin(elsewhere(app, hot, token, asked, op)).await,
         Ok(found) => Ok(found),
         Err(error) => {
             tracing::debug!(error = %error, "a session cannot be looked up here, others are asked");
-            elsewhere(app, hot, token, false, op).await
+            Box::pin(elsewhere(app, hot, token, false, op)).await
         }
     }
 }

@@ -344,13 +344,31 @@ impl Problem {
 
     fn document(&self) -> String {
         let (name, status, title) = self.0.kind.facts();
-        let mut document = self.0.members.clone();
-        document.insert("type".into(), json!(format!("urn:godwit:problem:{name}")));
-        document.insert("title".into(), json!(title));
-        document.insert("status".into(), json!(status.as_u16()));
-        document.insert("detail".into(), json!(self.0.detail));
-        Value::Object(document).to_string()
+        let document = Document {
+            kind: name,
+            title,
+            status: status.as_u16(),
+            detail: &self.0.detail,
+            members: &self.0.members,
+        };
+        serde_json::to_string(&document).expect("text and JSON values are JSON")
     }
+}
+
+/// Members of its own, and those of RFC 9457 section 3.1.
+#[derive(serde::Serialize)]
+struct Document<'a> {
+    #[serde(rename = "type", serialize_with = "urn")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
+}
+
+fn urn<S: serde::Serializer>(name: &&'static str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("urn:godwit:problem:{name}"))
 }
 
 /// Percent-encodes one path segment (RFC 3986 section 2.3: all but the unreserved).

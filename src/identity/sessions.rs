@@ -6,7 +6,7 @@
 //! proves nothing: whoever asks goes on to the region that began it, and to the primary.
 
 use super::{
-    resolve::{Credential, Principal, bounded},
+    resolve::{Credential, Principal},
     token::TokenKeys,
 };
 use crate::{
@@ -52,8 +52,8 @@ pub struct Sessions {
     pub keys: TokenKeys,
     config: Arc<SessionConfig>,
     redis: Redis,
-    cached: moka::sync::Cache<TokenHash, Arc<Live>>,
-    renewed: moka::sync::Cache<TokenHash, ()>,
+    known: Arc<Recent<Live>>,
+    renewed: Arc<Recent<()>>,
     metrics: Arc<Metrics>,
     /// When everything that the directory had then had been followed; `None` before the first time.
     followed: Arc<RwLock<Option<Instant>>>,
@@ -65,10 +65,11 @@ impl Sessions {
         let identity = &config.identity;
         let (most, life) =
             (identity.credentials_cached_max, Duration::from_millis(identity.session.cache_ms));
+        let every = RENEWED_EVERY.min(identity.session.idle() / 4);
         Self {
             keys: TokenKeys::new(&identity.session, &config.cluster),
-            cached: bounded(most, life),
-            renewed: bounded(most, RENEWED_EVERY.min(identity.session.idle() / 4)),
+            known: Arc::new(Recent::new(most, life)),
+            renewed: Arc::new(Recent::new(most, every)),
             config: Arc::new(identity.session.clone()),
             redis,
             metrics,
@@ -95,7 +96,7 @@ impl Sessions {
         if !self.is_following(op) {
             // Redis may still have what was ended since. Where the directory cannot be asked either, nothing
             // is read here: the primary judges.
-            match self.recorded(token, hot, op).await {
+            match Box::pin(self.recorded(token, hot, op)).await {
                 Ok(Lookup::Absent { .. }) | Err(_) => {}
                 Ok(found) => {
                     self.metrics.people.session_lookups.count(SessionSource::Directory);
@@ -103,15 +104,15 @@ impl Sessions {
                 }
             }
         }
-        if let Some(live) = self.cached.get(token) {
+        if let Some(live) = self.known.get(token, op) {
             self.metrics.people.session_lookups.count(SessionSource::Local);
-            return Ok(judged(&live, op));
+            return Ok(judged(live, op));
         }
         let asked = match sessions::find(redis, token, op).await {
             Ok(sessions::Found::Live(live)) => {
                 self.metrics.people.session_lookups.count(SessionSource::Local);
-                self.cached.insert(*token, Arc::new(live.clone()));
-                return Ok(judged(&live, op));
+                self.known.put(token, live.clone(), op);
+                return Ok(judged(live, op));
             }
             Ok(sessions::Found::Ended) => {
                 self.metrics.people.session_lookups.count(SessionSource::Local);
@@ -124,13 +125,13 @@ impl Sessions {
                 false
             }
         };
-        match self.recorded(token, hot, op).await? {
+        match Box::pin(self.recorded(token, hot, op)).await? {
             Lookup::Live(live) => {
                 self.metrics.people.session_lookups.count(SessionSource::Directory);
                 if !asked {
                     return Ok(Lookup::Live(live));
                 }
-                self.adopt(token, live, hot, op).await
+                Box::pin(self.adopt(token, live, hot, op)).await
             }
             Lookup::Ended => {
                 self.metrics.people.session_lookups.count(SessionSource::Directory);
@@ -155,7 +156,7 @@ impl Sessions {
                 // The directory hears seldom of a session in use.
                 let idle = self.config.idle() + self.config.told_every();
                 let idle = chrono::Duration::from_std(idle).unwrap_or(chrono::Duration::MAX);
-                if op.now() - seen_at > idle { Lookup::Ended } else { judged(&session, op) }
+                if op.now() - seen_at > idle { Lookup::Ended } else { judged(session, op) }
             }
             Entry::Ended => Lookup::Ended,
             Entry::Absent => Lookup::Absent { asked: true },
@@ -184,7 +185,7 @@ impl Sessions {
             // Found at the region that began it, and not recorded here yet.
             Lookup::Absent { .. } => return Ok(Lookup::Live(live)),
             Lookup::Live(again) if again == live => {
-                self.cached.insert(*token, Arc::new(live.clone()));
+                self.known.put(token, live.clone(), op);
                 return Ok(Lookup::Live(live));
             }
             again => again,
@@ -197,13 +198,13 @@ impl Sessions {
 
     /// A session has been used. Tells whether the directory is to hear of it.
     pub async fn renew(&self, token: &TokenHash, live: &Live, op: &Op) -> bool {
-        if self.renewed.contains_key(token) {
+        if self.renewed.get(token, op).is_some() {
             return false;
         }
-        self.renewed.insert(*token, ());
+        self.renewed.put(token, (), op);
         let idle = self.idle_of(live, op);
         let told = self.config.told_every();
-        match sessions::renew(&self.redis, token, idle, told, op).await {
+        match Box::pin(sessions::renew(&self.redis, token, idle, told, op)).await {
             // One that has just begun has just been seen.
             Ok(first) => first && op.now() - live.created_at > chrono_of(told),
             Err(_) => false,
@@ -223,7 +224,7 @@ impl Sessions {
 
     /// Forgets what this process knows of a token. What Redis knows is its caller's to change first.
     pub fn forget(&self, token: &TokenHash) {
-        self.cached.invalidate(token);
+        self.known.forget(token);
     }
 
     /// How long a session may be idle from now.
@@ -234,8 +235,36 @@ impl Sessions {
     }
 }
 
-fn judged(live: &Live, op: &Op) -> Lookup {
-    if live.expires_at <= op.now() { Lookup::Ended } else { Lookup::Live(live.clone()) }
+fn judged(live: Live, op: &Op) -> Lookup {
+    if live.expires_at <= op.now() { Lookup::Ended } else { Lookup::Live(live) }
+}
+
+/// What was put for a token, for as long as it is believed. Bounded; neither looks at the others when one is
+/// put or got (a cache that tends to its entries by itself takes a tenth of what a look-up may).
+struct Recent<T> {
+    entries: quick_cache::sync::Cache<TokenHash, (Instant, T)>,
+    life: Duration,
+}
+
+impl<T: Clone> Recent<T> {
+    fn new(most: u64, life: Duration) -> Self {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Self { entries: quick_cache::sync::Cache::new(most), life }
+    }
+
+    fn get(&self, token: &TokenHash, op: &Op) -> Option<T> {
+        let (put, value) = self.entries.get(token)?;
+        let age = op.clock.monotonic().saturating_duration_since(put);
+        (age < self.life).then_some(value)
+    }
+
+    fn put(&self, token: &TokenHash, value: T, op: &Op) {
+        self.entries.insert(*token, (op.clock.monotonic(), value));
+    }
+
+    fn forget(&self, token: &TokenHash) {
+        self.entries.remove(token);
+    }
 }
 
 /// Who is signed in.

@@ -18,6 +18,7 @@
 
 pub mod control;
 pub mod error;
+mod gather;
 pub mod global;
 pub mod migrate;
 pub mod redis;

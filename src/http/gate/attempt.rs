@@ -73,7 +73,8 @@ pub(super) async fn carry_out(
         held.unknown |= unknown;
         let (again, _) = response.into_parts();
         request = ServiceRequest::from_parts(again, Payload::None);
-        if let Err(problem) = take_in(app, route, state, &mut request, &held.body).await {
+        let taken = Box::pin(take_in(app, route, state, &mut request, &held.body)).await;
+        if let Err(problem) = taken {
             let problem = if held.unknown { unknown_of(state) } else { unfenced(problem) };
             return Ok(request.error_response(problem));
         }
@@ -104,7 +105,8 @@ async fn after(
         state.facts.borrow_mut().answered = Some(Answered::Forwarded);
         let before = Some(before);
         let Held { bearer, body, .. } = held;
-        let carried = hold::carry(app, state, &request, None, bearer, body, before).await;
+        let carried = hold::carry(app, state, &request, None, bearer, body, before);
+        let carried = Box::pin(carried).await;
         return match carried {
             Ok(Carried::Answered(answer)) => Attempt::Answered(response.into_response(answer)),
             Ok(Carried::Here { unknown }) => Attempt::Again { response, unknown },
@@ -115,7 +117,8 @@ async fn after(
         return Attempt::Answered(response.error_response(no_primary()));
     }
     let bearer = held.bearer.clone();
-    Attempt::Answered(instead_of_a_dead_replica(app, route, state, bearer, response).await)
+    let instead = instead_of_a_dead_replica(app, route, state, bearer, response);
+    Attempt::Answered(Box::pin(instead).await)
 }
 
 /// What was sent elsewhere before, and may have been carried out, is not undone by a failure here.

@@ -133,14 +133,16 @@ async fn signed_in(
     let strict = route.is(Trait::Strict)
         || route.is_write() && matches!(app.primary(), PrimaryView::Here(_));
     let found = match found {
-        Lookup::Live(live) if strict => people::confirmed(app, &worker.hot, live, op).await?,
+        Lookup::Live(live) if strict => {
+            Box::pin(people::confirmed(app, &worker.hot, live, op)).await?
+        }
         found => found,
     };
     let Lookup::Live(live) = found else {
         return Err(refused(app, state, address, "The session is over: sign in again.").await);
     };
     if app.sessions.renew(&hash, &live, op).await {
-        people::tell_of_use(app, request.request(), token, &live, op).await;
+        Box::pin(people::tell_of_use(app, request.request(), token, &live, op)).await;
     }
     let known = principal(&live, Some(hash));
     state.facts.borrow_mut().session = Some(Rc::new((token.clone(), live)));

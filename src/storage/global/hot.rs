@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use futures_util::FutureExt as _;
-use gather::{Asks, Gatherer};
+use gather::{Asks, Gatherer, Which};
 use secrecy::ExposeSecret as _;
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -177,7 +177,7 @@ impl HotReads {
     ) -> Result<Read<Option<ItemRow>>, StorageError> {
         let ask = |live: Arc<Live>| {
             let collection = collection.clone();
-            async move { live.items.row(scope.tenant(), collection, id).await }
+            async move { live.items.ask(Which { tenant: scope.tenant(), collection, id }).await }
         };
         let row = self.row(ask, op).await?;
         let at = position(row.try_get(1)?, row.try_get(2)?)?;
@@ -281,7 +281,7 @@ impl HotReads {
     {
         let live = match self.live() {
             Some(live) => live,
-            None => match tokio::time::timeout(op.remaining(), self.connect()).await {
+            None => match tokio::time::timeout(op.remaining(), Box::pin(self.connect())).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(StorageError::Timeout),
             },

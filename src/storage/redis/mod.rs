@@ -9,8 +9,11 @@ pub mod lease;
 pub mod limits;
 pub mod sessions;
 
-use super::StorageError;
-use crate::config::RedisConfig;
+use super::{
+    StorageError,
+    gather::{self, Asks},
+};
+use crate::{config::RedisConfig, vocab::TokenHash};
 use deadpool_redis::redis::{
     self, Client,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -22,10 +25,11 @@ use std::time::Duration;
 /// the multiplexed connection.
 const POOL_CONNECTIONS_MAX: usize = 8;
 
-/// Cheap to clone; all clones share the connections.
+/// Cheap to clone; all clones share the connections, which live on the runtime that it was made on.
 #[derive(Clone)]
 pub struct Redis {
     hot: ConnectionManager,
+    sessions: Asks<TokenHash, sessions::Found>,
     pool: deadpool_redis::Pool,
     response_ms_max: Duration,
 }
@@ -54,6 +58,8 @@ impl Redis {
             .set_max_delay(Duration::from_millis(50));
         let client = Client::open(url).map_err(other)?;
         let hot = ConnectionManager::new_lazy_with_config(client, settings).map_err(other)?;
+        let (sessions, asked) = gather::channel();
+        gather_for(sessions::find_all(hot.clone(), asked));
         let pool = deadpool_redis::Config::from_url(url)
             .builder()
             .map_err(|error| StorageError::Other(error.into()))?
@@ -64,7 +70,7 @@ impl Redis {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(|error| StorageError::Other(error.into()))?;
-        Ok(Self { hot, pool, response_ms_max })
+        Ok(Self { hot, sessions, pool, response_ms_max })
     }
 
     /// For readiness.
@@ -85,16 +91,21 @@ impl Redis {
         self.pool.get().await.map_err(StorageError::unavailable)
     }
 
-    async fn bounded<T>(
+    async fn bounded<T, E: Into<StorageError>>(
         &self,
         remaining: Duration,
-        command: impl Future<Output = redis::RedisResult<T>>,
+        command: impl Future<Output = Result<T, E>>,
     ) -> Result<T, StorageError> {
         match tokio::time::timeout(self.response_ms_max.min(remaining), command).await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => outcome.map_err(Into::into),
             Err(_) => Err(StorageError::unavailable("Redis took too long")),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends with the last who can ask")]
+fn gather_for(asks: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(asks);
 }
 
 #[cfg(test)]

@@ -9,16 +9,20 @@ use super::Redis;
 use crate::{
     storage::{
         StorageError,
+        gather::{Gathered, refuse},
         global::sessions::{Horizon, Known, Live},
     },
     vocab::{Bookmark, Op, SessionId, TokenHash},
 };
-use deadpool_redis::redis::{self, Script};
+use deadpool_redis::redis::{self, Script, aio::ConnectionManager};
 use serde::{Deserialize, Serialize};
 use std::{sync::LazyLock, time::Duration};
 
 const OWED: &str = "gw:owed";
 const FOLLOWED: &str = "gw:followed";
+
+/// Sessions looked up in one command, at most.
+const TOGETHER_MAX: usize = 64;
 
 /// What this Redis says of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,21 +90,48 @@ fn text<T: Serialize>(value: &T) -> Result<String, StorageError> {
     serde_json::to_string(value).map_err(|error| StorageError::Other(error.into()))
 }
 
-/// What a token is of, in one round trip.
+/// What a token is of, in one round trip, which others share who ask at the same time.
 ///
 /// # Errors
 /// [`StorageError::Unavailable`] within `redis.response_ms_max`, as for all of these.
 pub async fn find(redis: &Redis, token: &TokenHash, op: &Op) -> Result<Found, StorageError> {
-    let mut connection = redis.hot.clone();
-    let mut call = redis::cmd("MGET");
-    call.arg(live_key(token)).arg(ended_key(token));
-    let answer = call.query_async::<(Option<String>, Option<String>)>(&mut connection);
-    Ok(match redis.bounded(op.remaining(), answer).await? {
+    redis.bounded(op.remaining(), redis.sessions.ask(*token)).await
+}
+
+/// Answers [`find`], until nobody can ask any more.
+pub(super) async fn find_all(mut hot: ConnectionManager, mut asked: Gathered<TokenHash, Found>) {
+    let mut together = Vec::with_capacity(TOGETHER_MAX);
+    while asked.next(&mut together, TOGETHER_MAX).await {
+        if together.is_empty() {
+            continue;
+        }
+        let mut call = redis::cmd("MGET");
+        for ask in &together {
+            call.arg(live_key(&ask.question)).arg(ended_key(&ask.question));
+        }
+        // Ends in time by the connection's own bound.
+        match call.query_async::<Vec<(Bytes, Bytes)>>(&mut hot).await {
+            Ok(answers) if answers.len() == together.len() => {
+                for (ask, answer) in together.drain(..).zip(answers) {
+                    ask.answer(Ok(found(answer)));
+                }
+            }
+            Ok(_) => refuse(&mut together, || StorageError::unavailable("Redis answered others")),
+            Err(error) => refuse(&mut together, || StorageError::unavailable(error.to_string())),
+        }
+    }
+}
+
+/// Any at all: what one session's record has come to is nothing to those who ask for others.
+type Bytes = Option<Vec<u8>>;
+
+fn found((live, ended): (Bytes, Bytes)) -> Found {
+    match (live, ended) {
         (_, Some(_)) => Found::Ended,
         (None, None) => Found::Absent,
         // What cannot be read is looked up where it can.
-        (Some(live), None) => serde_json::from_str(&live).map_or(Found::Absent, Found::Live),
-    })
+        (Some(live), None) => serde_json::from_slice(&live).map_or(Found::Absent, Found::Live),
+    }
 }
 
 /// Keeps a session that has just been begun, together with what is owed of it.
@@ -362,6 +393,70 @@ mod tests {
         keep(&redis, token, session, LONG, &op).await.unwrap();
         begin(&redis, &one, LONG, &op).await.unwrap();
         assert_eq!(find(&redis, token, &op).await.unwrap(), Found::Ended);
+    }
+
+    #[tokio::test]
+    async fn asked_together_each_is_told_of_their_own() {
+        let server = Server::start().await;
+        let (redis, op) = (connect(server.port), op());
+        let all: Vec<_> = (0..240).map(owed_of).collect();
+        let what = |owed: &Owed| owed.known.token.as_bytes()[0] % 3;
+        for owed in all.iter().filter(|owed| what(owed) < 2) {
+            begin(&redis, owed, LONG, &op).await.unwrap();
+        }
+        for owed in all.iter().filter(|owed| what(owed) == 1) {
+            end(&redis, &[(owed.known.token, LONG)], &op).await.unwrap();
+        }
+        let unreadable = TokenHash::new([255; 32]);
+        let mut own = redis.connection().await.unwrap();
+        let mut call = redis::cmd("SET");
+        call.arg(live_key(&unreadable)).arg(b"\xff\x00");
+        call.query_async::<()>(&mut own).await.unwrap();
+        let asks = all.iter().map(|owed| find(&redis, &owed.known.token, &op));
+        let gone = find(&redis, &all[0].known.token, &op);
+        let (found, last, ()) = tokio::join!(
+            futures_util::future::try_join_all(asks),
+            find(&redis, &unreadable, &op),
+            async { drop(tokio::time::timeout(Duration::ZERO, gone).await) },
+        );
+        assert_eq!(last.unwrap(), Found::Absent);
+        for (owed, found) in all.iter().zip(found.unwrap()) {
+            let expected = match what(owed) {
+                0 => Found::Live(owed.known.session.clone()),
+                1 => Found::Ended,
+                _ => Found::Absent,
+            };
+            assert_eq!(found, expected);
+        }
+        let mut stats = redis::cmd("INFO");
+        let stats: String = stats.arg("commandstats").query_async(&mut own).await.unwrap();
+        let (_, calls) = stats.split_once("cmdstat_mget:calls=").unwrap();
+        let calls: u32 = calls.split(',').next().unwrap().parse().unwrap();
+        assert!(calls <= 8, "{calls} commands for 241 look-ups");
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_hangs_holds_no_look_up_for_longer_than_the_bound() {
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", mute.local_addr().unwrap()).into();
+        let config = crate::config::RedisConfig { url, response_ms_max: 50 };
+        let (redis, op) = (Redis::new(&config).unwrap(), op());
+        let began = op.clock.monotonic();
+        // More than wait at a time, and than one command asks for.
+        let tokens = (0..3_000_u32).map(|n| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            TokenHash::new(bytes)
+        });
+        let asks = tokens.map(|token| {
+            let (redis, op) = (&redis, &op);
+            async move { find(redis, &token, op).await }
+        });
+        for found in futures_util::future::join_all(asks).await {
+            assert!(matches!(found, Err(StorageError::Unavailable(_))), "{found:?}");
+        }
+        // One after the other they would take minutes.
+        assert!(op.clock.monotonic() - began < Duration::from_secs(5));
     }
 
     #[tokio::test]

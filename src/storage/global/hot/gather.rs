@@ -1,16 +1,14 @@
-//! Item reads that arrive while others are under way are asked for together, in one statement.
-//!
-//! One statement is under way at a time. Nobody waits for company: the first ask is sent at once,
-//! and what gathers until its answer comes is the next statement. A busy connection so pays the
-//! price of a statement (a message, an executor, a position) once for many reads; one that is not
-//! busy pays it for each, as before. Postgres would have worked on them one after the other anyway.
+//! Item reads that arrive while others are under way are asked for together, in one statement
+//! ([`crate::storage::gather`]). Postgres would have worked on them one after the other anyway.
 
 use crate::{
-    storage::StorageError,
+    storage::{
+        StorageError,
+        gather::{self, Gathered, refuse},
+    },
     vocab::{Collection, ItemId, TenantId},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{
     Client, Row, Statement,
     types::{ToSql, Type},
@@ -32,45 +30,22 @@ pub(super) const PARAMETERS: [Type; 3] = [Type::UUID_ARRAY, Type::TEXT_ARRAY, Ty
 
 /// Asks in one statement, at most: with items of 1 MiB its answer has 64 MiB.
 const TOGETHER_MAX: usize = 64;
-/// Asks waiting for the next statements; whoever comes then waits for a place.
-const WAITING_MAX: usize = 1024;
-
-type Answer = Result<Row, StorageError>;
-
-struct Ask {
-    tenant: TenantId,
-    collection: Collection,
-    id: ItemId,
-    answer: oneshot::Sender<Answer>,
+/// Which item.
+pub(super) struct Which {
+    pub(super) tenant: TenantId,
+    pub(super) collection: Collection,
+    pub(super) id: ItemId,
 }
 
-/// Where to ask. The gatherer ends when the last of these is dropped.
-pub(super) struct Asks(mpsc::Sender<Ask>);
-
-impl Asks {
-    /// The row of [`ITEMS`] for one item. Cancellation-safe: whoever is gone is not asked for, or
-    /// the answer is dropped.
-    ///
-    /// # Errors
-    /// [`StorageError::Unavailable`] when the connection is lost, or was.
-    pub(super) async fn row(&self, tenant: TenantId, collection: Collection, id: ItemId) -> Answer {
-        let lost = || StorageError::unavailable("the connection was lost");
-        let (answer, answered) = oneshot::channel();
-        let ask = Ask { tenant, collection, id, answer };
-        self.0.send(ask).await.map_err(|_| lost())?;
-        answered.await.map_err(|_| lost())?
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
-    }
-}
+type Ask = gather::Ask<Which, Row>;
+/// Gives the row of [`ITEMS`] for one item.
+pub(super) type Asks = gather::Asks<Which, Row>;
 
 pub(super) struct Gatherer {
     client: Arc<Client>,
     items: Statement,
     answer_ms_max: Duration,
-    asks: mpsc::Receiver<Ask>,
+    asks: Gathered<Which, Row>,
 }
 
 /// The connection hung or is lost: nothing more can be asked on it.
@@ -82,16 +57,15 @@ impl Gatherer {
         items: Statement,
         answer_ms_max: Duration,
     ) -> (Asks, Self) {
-        let (sender, asks) = mpsc::channel(WAITING_MAX);
-        (Asks(sender), Self { client, items, answer_ms_max, asks })
+        let (sender, asks) = gather::channel();
+        (sender, Self { client, items, answer_ms_max, asks })
     }
 
     /// Asks until nobody can ask any more, or the connection is of no more use. What is then left
     /// unanswered learns that by its channel being closed.
     pub(super) async fn run(mut self) {
         let mut together = Vec::with_capacity(TOGETHER_MAX);
-        while self.asks.recv_many(&mut together, TOGETHER_MAX).await > 0 {
-            together.retain(|ask| !ask.answer.is_closed());
+        while self.asks.next(&mut together, TOGETHER_MAX).await {
             if let Err(Lost) = self.answer(&mut together).await {
                 return;
             }
@@ -129,9 +103,10 @@ impl Gatherer {
         if together.is_empty() {
             return Ok(());
         }
-        let tenants: Vec<_> = together.iter().map(|ask| ask.tenant.as_uuid()).collect();
-        let collections: Vec<_> = together.iter().map(|ask| ask.collection.as_str()).collect();
-        let ids: Vec<_> = together.iter().map(|ask| ask.id.as_uuid()).collect();
+        let tenants: Vec<_> = together.iter().map(|ask| ask.question.tenant.as_uuid()).collect();
+        let collections: Vec<_> =
+            together.iter().map(|ask| ask.question.collection.as_str()).collect();
+        let ids: Vec<_> = together.iter().map(|ask| ask.question.id.as_uuid()).collect();
         let parameters: [&(dyn ToSql + Sync); 3] = [&tenants, &collections, &ids];
         let query = self.client.query(&self.items, &parameters);
         let rows = match tokio::time::timeout(self.answer_ms_max, query).await {
@@ -146,8 +121,7 @@ impl Gatherer {
             *place.ok_or_else(misnumbered)? = Some(row);
         }
         for (ask, row) in together.drain(..).zip(answers) {
-            // Whoever is gone needs no answer.
-            let _ = ask.answer.send(row.ok_or(super::NO_EPOCH));
+            ask.answer(row.ok_or(super::NO_EPOCH));
         }
         Ok(())
     }
@@ -155,10 +129,4 @@ impl Gatherer {
 
 fn misnumbered() -> StorageError {
     StorageError::Corrupt { table: "item", column: "number" }
-}
-
-fn refuse(together: &mut Vec<Ask>, mut why: impl FnMut() -> StorageError) {
-    for ask in together.drain(..) {
-        let _ = ask.answer.send(Err(why()));
-    }
 }
