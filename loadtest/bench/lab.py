@@ -81,32 +81,15 @@ class Lab:
     def __enter__(self):
         purge(self.dir)
         say("starting a laboratory, no distance between its regions")
-        self.start()
+        start(self.dir, self.port_base, "--wan", "off", settings=SETTINGS)
         self.facts = json.loads((self.dir / "lab.json").read_text())
         self.key = self.facts["tenant"]["api_key"]
         self.primary = self.facts["primary"]
         self.replica = next(name for name in self.facts["regions"] if name != self.primary)
         return self
 
-    def start(self, deadline_seconds=120):
-        """In this session. Linux shares a machine out among sessions first (sched(7), "The autogroup feature"): a
-        laboratory in one of its own would have half of it whatever it does, and who measures the other half."""
-        command = [GODWIT, "lab", "up", "--dir", self.dir, "--port-base", str(self.port_base), "--wan", "off"]
-        self.log = self.dir.with_suffix(".log")
-        env = os.environ | {f"GODWIT__{name}": value for name, value in SETTINGS.items()}
-        with self.log.open("w") as log:
-            streams = {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-            self.process = subprocess.Popen(command, cwd=TOP, env=env, process_group=0, **streams)
-        until = time.monotonic() + deadline_seconds
-        while not (self.dir / "lab.json").exists():
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.process.terminate()
-                sys.exit(f"bench: the laboratory does not come up:\n{self.log.read_text()}")
-            time.sleep(0.1)
-
     def __exit__(self, *_):
         run([GODWIT, "lab", "down", "--dir", self.dir])
-        self.process.wait(timeout=60)
 
     def region(self, name):
         return self.facts["regions"][name]

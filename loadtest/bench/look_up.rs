@@ -11,12 +11,8 @@ use godwit::{
     telemetry::{Telemetry, metrics::Metrics},
     vocab::{Op, OpKind},
 };
-use std::{
-    path::Path,
-    sync::{Arc, Barrier},
-    time::Duration,
-};
-use tokio::task::JoinSet;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{sync::Barrier, task::JoinSet};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,13 +38,15 @@ fn main() -> anyhow::Result<()> {
     let mut config = Config::load(Some(Path::new(settings)))?;
     // Every one is looked up, however soon it comes round again.
     config.identity.session.cache_ms = 0;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let sessions = {
-        let _inside = runtime.enter();
-        let region = "bench-1".parse()?;
-        let metrics = Arc::new(Metrics::new(&region, &Telemetry::off()));
-        Sessions::new(&config, Redis::new(&config.redis)?, metrics)
-    };
+    // What a process has beside its workers.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let sessions = runtime.block_on(async {
+        let metrics = Metrics::new(&"bench-1".parse()?, &Telemetry::off());
+        let redis = Redis::new(&config.redis)?;
+        redis.ping().await?;
+        anyhow::Ok(Sessions::new(&config, redis, Arc::new(metrics)))
+    })?;
     let bench = Arc::new(Bench {
         sessions,
         tokens: std::fs::read_to_string(tokens)?.lines().map(str::to_owned).collect(),
@@ -61,15 +59,21 @@ fn main() -> anyhow::Result<()> {
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 let bench = Arc::clone(&bench);
-                scope.spawn(move || bench.work(worker))
+                scope.spawn(move || {
+                    bench.work(worker).unwrap_or_else(|error| {
+                        // The other would wait for this one.
+                        eprintln!("look_up: {error:#}");
+                        std::process::exit(1)
+                    })
+                })
             })
             .collect();
         let mut all = Vec::new();
         for worker in workers {
-            all.extend(worker.join().expect("a worker does not panic")?);
+            all.extend(worker.join().expect("a worker does not panic"));
         }
-        anyhow::Ok(all)
-    })?;
+        all
+    });
     took.sort_unstable();
     let ms = |share: usize| took[took.len() * share / 100].as_secs_f64() * 1_000.0;
     let per_second = f64::from(u32::try_from(took.len())?) / bench.seconds.as_secs_f64();
@@ -94,11 +98,12 @@ impl Bench {
             for at in 0..mine {
                 self.look_up(worker + at * WORKERS, &redis, &hot).await?;
             }
-            self.began.wait();
+            self.began.wait().await;
             let op = Op::system(OpKind::Command, self.seconds);
             let mut askers = JoinSet::new();
             for asker in 0..self.at_once / WORKERS {
-                let (this, op, redis, hot) = (Arc::clone(&self), op.clone(), redis.clone(), hot.clone());
+                let (this, op, redis, hot) =
+                    (Arc::clone(&self), op.clone(), redis.clone(), hot.clone());
                 askers.spawn(async move {
                     let mut took = Vec::new();
                     let mut at = asker * mine / this.at_once;
