@@ -34,7 +34,7 @@ def say(text):
 def run(command, show=False, **options):
     """Standard output of a command that must succeed; with `show` it goes to the terminal."""
     streams = {} if show else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(command, check=True, text=True, cwd=TOP, **streams, **options).stdout
+    return subprocess.run(command, check=True, text=True, cwd=TOP, **(streams | options)).stdout
 
 
 def program(name):

@@ -120,7 +120,7 @@ class Sessions:
         settings = self.lab.dir / "regions" / self.region / "godwit.toml"
         env = os.environ | {f"GODWIT__{name}": value for name, value in SETTINGS.items()}
         before = self.redis.found()
-        figures = json.loads(run([program, settings, self.file, str(seconds), str(at_once)], env=env))
+        figures = json.loads(run([program, settings, self.file, str(seconds), str(at_once)], env=env, stderr=None))
         found, _ = (now - then for now, then in zip(self.redis.found(), before))
         # It has looked up each once before.
         if found < LOOKED_UP_MIN * (figures["requests"] + len(self.tokens)):

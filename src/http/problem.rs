@@ -5,7 +5,7 @@ use crate::{
     identity::PasswordError,
     routing::{Refusal, forward::ForwardError},
     storage::StorageError,
-    vocab::{Bookmark, Epoch, Malformed, causes},
+    vocab::{Bookmark, Epoch, Malformed, causes, problem_type},
 };
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
@@ -255,6 +255,7 @@ impl Problem {
     }
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
+        debug_assert!(!["type", "title", "status", "detail"].contains(&name), "{name} is taken");
         self.0.members.insert(name.to_owned(), value);
         self
     }
@@ -355,7 +356,7 @@ impl Problem {
     }
 }
 
-/// Members of its own, and those of RFC 9457 section 3.1.
+/// The members of RFC 9457 section 3.1, and its own.
 #[derive(serde::Serialize)]
 struct Document<'a> {
     #[serde(rename = "type", serialize_with = "urn")]
@@ -368,7 +369,7 @@ struct Document<'a> {
 }
 
 fn urn<S: serde::Serializer>(name: &&'static str, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("urn:godwit:problem:{name}"))
+    to.serialize_str(&problem_type(name))
 }
 
 /// Percent-encodes one path segment (RFC 3986 section 2.3: all but the unreserved).

@@ -22,6 +22,10 @@ use crate::{
     telemetry::{Metrics, metrics::SessionSource},
     vocab::{Actor, Op, TokenHash},
 };
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, UnitWeighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -42,6 +46,9 @@ pub enum Lookup {
 
 /// Changes that were followed longer ago leave open whether Redis still has what was ended.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Sessions believed at most: more than a process looks up while it believes them.
+const KNOWN_MAX: u64 = 20_000;
 
 /// How often at most a process tells Redis that a session is in use.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
@@ -68,7 +75,7 @@ impl Sessions {
         let every = RENEWED_EVERY.min(identity.session.idle() / 4);
         Self {
             keys: TokenKeys::new(&identity.session, &config.cluster),
-            known: Arc::new(Recent::new(most, life)),
+            known: Arc::new(Recent::new(most.min(KNOWN_MAX), life)),
             renewed: Arc::new(Recent::new(most, every)),
             config: Arc::new(identity.session.clone()),
             redis,
@@ -239,17 +246,27 @@ fn judged(live: Live, op: &Op) -> Lookup {
     if live.expires_at <= op.now() { Lookup::Ended } else { Lookup::Live(live) }
 }
 
-/// What was put for a token, for as long as it is believed. Bounded; neither looks at the others when one is
-/// put or got (a cache that tends to its entries by itself takes a tenth of what a look-up may).
+/// What was put for a token, for as long as it is believed. Bounded: what is too old stays until another needs
+/// its place. (A cache that tends to its old entries by itself takes a tenth of what a look-up may.)
 struct Recent<T> {
-    entries: quick_cache::sync::Cache<TokenHash, (Instant, T)>,
+    entries: Cache<TokenHash, (Instant, T)>,
     life: Duration,
 }
 
 impl<T: Clone> Recent<T> {
     fn new(most: u64, life: Duration) -> Self {
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        Self { entries: quick_cache::sync::Cache::new(most), life }
+        let places = usize::try_from(most).unwrap_or(usize::MAX);
+        // Half of the places are for who comes: they are worth more than who came often, and is believed no more.
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(places)
+            .weight_capacity(most)
+            .hot_allocation(0.5)
+            .ghost_allocation(0.0)
+            .build()
+            .expect("both capacities are set");
+        let (one_each, hasher) = (UnitWeighter, DefaultHashBuilder::default());
+        let entries = Cache::with_options(options, one_each, hasher, DefaultLifecycle::default());
+        Self { entries, life }
     }
 
     fn get(&self, token: &TokenHash, op: &Op) -> Option<T> {
@@ -285,4 +302,63 @@ pub fn principal(live: &Live, token: Option<TokenHash>) -> Principal {
 
 fn chrono_of(duration: Duration) -> chrono::Duration {
     chrono::Duration::from_std(duration).unwrap_or(chrono::Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocab::{OpKind, SystemRng, clock::ManualClock};
+
+    const LIFE: Duration = Duration::from_millis(500);
+
+    fn token(n: u32) -> TokenHash {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        TokenHash::new(bytes)
+    }
+
+    fn clock_and_op() -> (Arc<ManualClock>, Op) {
+        let clock = Arc::new(ManualClock::new());
+        let op = Op::new(OpKind::Test, clock.clone(), Arc::new(SystemRng), LIFE);
+        (clock, op)
+    }
+
+    #[test]
+    fn is_believed_for_its_life_and_not_a_moment_longer() {
+        let ((clock, op), recent) = (clock_and_op(), Recent::new(10, LIFE));
+        recent.put(&token(1), "first", &op);
+        clock.advance(Duration::from_millis(499));
+        assert_eq!(recent.get(&token(1), &op), Some("first"));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(recent.get(&token(1), &op), None);
+        recent.put(&token(1), "second", &op);
+        assert_eq!(recent.get(&token(1), &op), Some("second"));
+        assert_eq!(recent.get(&token(2), &op), None);
+        recent.forget(&token(1));
+        assert_eq!(recent.get(&token(1), &op), None);
+    }
+
+    #[test]
+    fn with_no_life_nothing_is_believed() {
+        let ((_, op), recent) = (clock_and_op(), Recent::new(10, Duration::ZERO));
+        recent.put(&token(1), (), &op);
+        assert_eq!(recent.get(&token(1), &op), None);
+    }
+
+    #[test]
+    fn whoever_comes_finds_a_place_however_many_came_before() {
+        let ((clock, op), recent) = (clock_and_op(), Recent::new(1_000, LIFE));
+        for n in 0..20_000 {
+            recent.put(&token(n), n, &op);
+            recent.get(&token(n), &op);
+        }
+        clock.advance(LIFE);
+        let new = 100_000..100_300;
+        for n in new.clone() {
+            recent.put(&token(n), n, &op);
+        }
+        let kept = new.filter(|n| recent.get(&token(*n), &op).is_some()).count();
+        assert!(kept >= 250, "{kept} of 300 are believed");
+        assert!(recent.entries.len() <= 1_000);
+    }
 }

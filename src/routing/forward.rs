@@ -14,7 +14,7 @@ use crate::{
     config::{BreakerConfig, Config},
     telemetry::metrics::{ForwardOutcome, Metrics, PeerMetrics},
     topology::probe::{self, ProbeError, peer_client},
-    vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, rng},
+    vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, problem_kind, rng},
 };
 use bytes::Bytes;
 use futures_util::{Stream, future::join_all, stream};
@@ -90,7 +90,7 @@ impl Incoming {
         };
         let refusal = (self.status >= 400).then_some(bytes)?;
         let problem: Problem = serde_json::from_slice(refusal).ok()?;
-        problem.r#type.strip_prefix("urn:godwit:problem:").map(str::to_owned)
+        problem_kind(&problem.r#type).map(str::to_owned)
     }
 
     /// Does the primary say that a request with this key is under way?

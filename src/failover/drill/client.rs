@@ -2,7 +2,7 @@
 //! failures, the answer's header fields) is what is measured here.
 
 use super::history::{Ask, Call, Outcome, Seen};
-use crate::vocab::{Bookmark, Epoch, Etag, Region, SharedClock};
+use crate::vocab::{Bookmark, Epoch, Etag, Region, SharedClock, problem_kind};
 use reqwest::{Method, header::HeaderMap};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -232,7 +232,7 @@ fn why(error: &reqwest::Error) -> &'static str {
 fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> Answer {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let problem = body["type"].as_str().and_then(|urn| urn.strip_prefix("urn:godwit:problem:"));
+    let problem = body["type"].as_str().and_then(problem_kind);
     let problem = problem.map(str::to_owned);
     let resume = body["bookmark"].as_str().and_then(|text| text.parse().ok());
     let told = problem.as_deref() == Some("bookmark-lost");

@@ -4,7 +4,10 @@ use super::{
     device,
     form::{Field, Form},
 };
-use crate::http::problem::{Kind, Problem};
+use crate::{
+    http::problem::{Kind, Problem},
+    vocab::{problem_kind, problem_type},
+};
 use askama::Template;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -227,7 +230,7 @@ struct Fault {
 /// A problem of our own, as the API would tell it.
 impl From<&Problem> for Document {
     fn from(problem: &Problem) -> Self {
-        let r#type = format!("urn:godwit:problem:{}", problem.kind().name());
+        let r#type = problem_type(problem.kind().name());
         Self { r#type, detail: problem.detail().to_owned(), errors: Vec::new() }
     }
 }
@@ -236,7 +239,7 @@ impl Document {
     /// `None`: none of ours.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
-        Kind::named(self.r#type.strip_prefix("urn:godwit:problem:")?)
+        Kind::named(problem_kind(&self.r#type)?)
     }
 }
 
@@ -308,7 +311,7 @@ mod tests {
             detail: (*detail).to_owned(),
         };
         Document {
-            r#type: format!("urn:godwit:problem:{}", kind.name()),
+            r#type: problem_type(kind.name()),
             detail: "As the API says.".to_owned(),
             errors: errors.iter().map(fault).collect(),
         }

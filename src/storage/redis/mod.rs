@@ -1,8 +1,8 @@
 //! The region's own Redis: sessions, rate limits and the region's note of the lease.
 //!
 //! Two ways in, neither of which connects before it is used: one multiplexed connection for short
-//! look-ups on the request path, which pipelines them and reconnects by itself, and a pool for work
-//! that needs a connection of its own. Every call ends within `redis.response_ms_max`; when Redis is
+//! commands on the request path, which pipelines them and reconnects by itself (look-ups of sessions
+//! that come together are one command), and a pool for work that needs a connection of its own. Every call ends within `redis.response_ms_max`; when Redis is
 //! down it is [`StorageError::Unavailable`], and the caller falls back on what it knows itself.
 
 pub mod lease;
@@ -25,7 +25,8 @@ use std::time::Duration;
 /// the multiplexed connection.
 const POOL_CONNECTIONS_MAX: usize = 8;
 
-/// Cheap to clone; all clones share the connections, which live on the runtime that it was made on.
+/// Cheap to clone; all clones share the connections. Who uses the multiplexed one first, or first after it was
+/// lost, has it on their runtime.
 #[derive(Clone)]
 pub struct Redis {
     hot: ConnectionManager,
@@ -59,7 +60,7 @@ impl Redis {
         let client = Client::open(url).map_err(other)?;
         let hot = ConnectionManager::new_lazy_with_config(client, settings).map_err(other)?;
         let (sessions, asked) = gather::channel();
-        gather_for(sessions::find_all(hot.clone(), asked));
+        spawn(sessions::find_all(hot.clone(), response_ms_max, asked));
         let pool = deadpool_redis::Config::from_url(url)
             .builder()
             .map_err(|error| StorageError::Other(error.into()))?
@@ -103,9 +104,9 @@ impl Redis {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "ends with the last who can ask")]
-fn gather_for(asks: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(asks);
+#[expect(clippy::disallowed_methods, reason = "ends with the last who can ask, or with its answer")]
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
 }
 
 #[cfg(test)]

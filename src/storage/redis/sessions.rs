@@ -9,7 +9,7 @@ use super::Redis;
 use crate::{
     storage::{
         StorageError,
-        gather::{Gathered, refuse},
+        gather::{Ask, Gathered, refuse},
         global::sessions::{Horizon, Known, Live},
     },
     vocab::{Bookmark, Op, SessionId, TokenHash},
@@ -98,27 +98,40 @@ pub async fn find(redis: &Redis, token: &TokenHash, op: &Op) -> Result<Found, St
     redis.bounded(op.remaining(), redis.sessions.ask(*token)).await
 }
 
-/// Answers [`find`], until nobody can ask any more.
-pub(super) async fn find_all(mut hot: ConnectionManager, mut asked: Gathered<TokenHash, Found>) {
+/// Answers [`find`], until nobody can ask any more. An answer that takes a tenth of what it may is waited for by
+/// those alone who asked: who comes next does not lose their own time to it.
+pub(super) async fn find_all(
+    hot: ConnectionManager,
+    response_ms_max: Duration,
+    mut asked: Gathered<TokenHash, Found>,
+) {
     let mut together = Vec::with_capacity(TOGETHER_MAX);
     while asked.next(&mut together, TOGETHER_MAX).await {
         if together.is_empty() {
             continue;
         }
-        let mut call = redis::cmd("MGET");
-        for ask in &together {
-            call.arg(live_key(&ask.question)).arg(ended_key(&ask.question));
+        let asks = std::mem::replace(&mut together, Vec::with_capacity(TOGETHER_MAX));
+        let mut answer = Box::pin(answer(hot.clone(), asks));
+        if tokio::time::timeout(response_ms_max / 10, &mut answer).await.is_err() {
+            super::spawn(answer);
         }
-        // Ends in time by the connection's own bound.
-        match call.query_async::<Vec<(Bytes, Bytes)>>(&mut hot).await {
-            Ok(answers) if answers.len() == together.len() => {
-                for (ask, answer) in together.drain(..).zip(answers) {
-                    ask.answer(Ok(found(answer)));
-                }
+    }
+}
+
+/// The connection bounds it; who has no time left does not wait for that.
+async fn answer(mut hot: ConnectionManager, mut asks: Vec<Ask<TokenHash, Found>>) {
+    let mut call = redis::cmd("MGET");
+    for ask in &asks {
+        call.arg(live_key(&ask.question)).arg(ended_key(&ask.question));
+    }
+    match call.query_async::<Vec<(Bytes, Bytes)>>(&mut hot).await {
+        Ok(answers) if answers.len() == asks.len() => {
+            for (ask, answer) in asks.into_iter().zip(answers) {
+                ask.answer(Ok(found(answer)));
             }
-            Ok(_) => refuse(&mut together, || StorageError::unavailable("Redis answered others")),
-            Err(error) => refuse(&mut together, || StorageError::unavailable(error.to_string())),
         }
+        Ok(_) => refuse(&mut asks, || StorageError::unavailable("Redis answered others")),
+        Err(error) => refuse(&mut asks, || StorageError::unavailable(error.to_string())),
     }
 }
 
@@ -344,6 +357,11 @@ mod tests {
         storage::redis::testing::{Server, connect},
         vocab::{Epoch, Lsn, OpKind, Role, TenantId, UserId},
     };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::watch,
+    };
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -435,9 +453,56 @@ mod tests {
         assert!(calls <= 8, "{calls} commands for 241 look-ups");
     }
 
+    /// Stands before a Redis, and once it has been asked for a session holds its answers back until it has been asked
+    /// for another.
+    async fn hold(front: TcpListener, port: u16, asked: watch::Sender<usize>) {
+        let (near, far) = tokio::join!(front.accept(), TcpStream::connect(("127.0.0.1", port)));
+        let (mut from_client, mut to_client) = near.unwrap().0.into_split();
+        let (mut from_server, mut to_server) = far.unwrap().into_split();
+        let mut again = asked.subscribe();
+        let up = async {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+                let commands = bytes[..read].windows(4).filter(|word| word == b"MGET").count();
+                asked.send_modify(|asked| *asked += commands);
+                to_server.write_all(&bytes[..read]).await.unwrap();
+            }
+        };
+        let down = async {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                again.wait_for(|asked| *asked != 1).await.unwrap();
+                to_client.write_all(&bytes[..read]).await.unwrap();
+            }
+        };
+        tokio::join!(up, down);
+    }
+
+    #[tokio::test]
+    async fn who_comes_next_does_not_wait_for_an_answer_that_takes_long() {
+        let server = Server::start().await;
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let redis = connect(front.local_addr().unwrap().port());
+        let (op, (asked, mut told)) = (op(), watch::channel(0));
+        let one = async |n| find(&redis, &TokenHash::new([n; 32]), &op).await;
+        let both = async {
+            let next = async {
+                told.wait_for(|asked| *asked == 1).await.unwrap();
+                one(2).await
+            };
+            tokio::join!(one(1), next)
+        };
+        tokio::select! {
+            (first, next) = both => {
+                assert_eq!((first.unwrap(), next.unwrap()), (Found::Absent, Found::Absent));
+            }
+            () = hold(front, server.port, asked) => panic!("the connection ended"),
+        }
+    }
+
     #[tokio::test]
     async fn a_redis_that_hangs_holds_no_look_up_for_longer_than_the_bound() {
-        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", mute.local_addr().unwrap()).into();
         let config = crate::config::RedisConfig { url, response_ms_max: 50 };
         let (redis, op) = (Redis::new(&config).unwrap(), op());

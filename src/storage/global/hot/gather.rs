@@ -30,6 +30,7 @@ pub(super) const PARAMETERS: [Type; 3] = [Type::UUID_ARRAY, Type::TEXT_ARRAY, Ty
 
 /// Asks in one statement, at most: with items of 1 MiB its answer has 64 MiB.
 const TOGETHER_MAX: usize = 64;
+
 /// Which item.
 pub(super) struct Which {
     pub(super) tenant: TenantId,
