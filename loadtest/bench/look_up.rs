@@ -17,7 +17,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As many as there are cores where the figures of `performance.md` come from, and connections of `wrk`'s.
+/// As many as an API has on a machine of two cores.
 const WORKERS: usize = 2;
 
 struct Bench {

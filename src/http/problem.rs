@@ -346,7 +346,7 @@ impl Problem {
     fn document(&self) -> String {
         let (name, status, title) = self.0.kind.facts();
         let document = Document {
-            kind: name,
+            r#type: problem_type(name),
             title,
             status: status.as_u16(),
             detail: &self.0.detail,
@@ -359,17 +359,12 @@ impl Problem {
 /// The members of RFC 9457 section 3.1, and its own.
 #[derive(serde::Serialize)]
 struct Document<'a> {
-    #[serde(rename = "type", serialize_with = "urn")]
-    kind: &'static str,
+    r#type: String,
     title: &'static str,
     status: u16,
     detail: &'a str,
     #[serde(flatten)]
     members: &'a Map<String, Value>,
-}
-
-fn urn<S: serde::Serializer>(name: &&'static str, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&problem_type(name))
 }
 
 /// Percent-encodes one path segment (RFC 3986 section 2.3: all but the unreserved).

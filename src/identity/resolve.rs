@@ -119,7 +119,7 @@ impl Resolver {
     }
 }
 
-pub(super) fn bounded<K, V>(entries_max: u64, life: Duration) -> moka::sync::Cache<K, V>
+fn bounded<K, V>(entries_max: u64, life: Duration) -> moka::sync::Cache<K, V>
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

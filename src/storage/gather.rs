@@ -1,7 +1,7 @@
 //! What is asked while other asks are under way is asked together, at once.
 //!
-//! One round trip is under way at a time. Nobody waits for company: the first ask is sent at once, and what
-//! gathers until its answer comes is the next round trip. A busy connection so pays the price of one (messages,
+//! One round trip is waited for at a time; how long, whoever answers decides. Nobody waits for company: the first ask
+//! is sent at once, and what gathers meanwhile is the next round trip. A busy connection so pays the price of one (messages,
 //! system calls, wake-ups on both sides) once for many asks; one that is not busy pays it for each, as before.
 
 use super::StorageError;

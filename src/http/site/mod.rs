@@ -306,11 +306,7 @@ impl<'a> Visit<'a> {
         if told.status.is_success() {
             return Reply::Go(self.place.done(self.tokens.len() > 1).to_owned()).into();
         }
-        // What broke off, or says nothing, leaves open whether it was done.
-        let document = serde_json::from_slice(&told.body).unwrap_or_else(|_| {
-            let detail = "There was no answer that says what came of it.";
-            Document::from(&Problem::new(Kind::OutcomeUnknown, detail))
-        });
+        let document = Document::of_form(&told.body);
         let kind = document.kind();
         if kind == Some(Kind::Unauthorized) && self.place != Place::SignIn {
             return self.over();

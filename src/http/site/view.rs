@@ -236,6 +236,15 @@ impl From<&Problem> for Document {
 }
 
 impl Document {
+    /// What the API refused a form with. What broke off, or says nothing, leaves open whether it was done.
+    #[must_use]
+    pub fn of_form(answer: &[u8]) -> Self {
+        serde_json::from_slice(answer).unwrap_or_else(|_| {
+            let detail = "There was no answer that says what came of it.";
+            Self::from(&Problem::new(Kind::OutcomeUnknown, detail))
+        })
+    }
+
     /// `None`: none of ours.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
@@ -304,6 +313,15 @@ const fn words(kind: Kind, form: Option<Form>) -> (&'static str, Option<&'static
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_broke_off_is_never_told_as_not_done() {
+        let whole = br#"{"type":"urn:godwit:problem:forbidden","detail":"No."}"#;
+        assert_eq!(Document::of_form(whole).kind(), Some(Kind::Forbidden));
+        for end in 0..whole.len() {
+            assert_eq!(Document::of_form(&whole[..end]).kind(), Some(Kind::OutcomeUnknown));
+        }
+    }
 
     fn document(kind: Kind, errors: &[(&str, &str)]) -> Document {
         let fault = |(pointer, detail): &(&str, &str)| Fault {

@@ -2,8 +2,9 @@
 //!
 //! Two ways in, neither of which connects before it is used: one multiplexed connection for short
 //! commands on the request path, which pipelines them and reconnects by itself (look-ups of sessions
-//! that come together are one command), and a pool for work that needs a connection of its own. Every call ends within `redis.response_ms_max`; when Redis is
-//! down it is [`StorageError::Unavailable`], and the caller falls back on what it knows itself.
+//! that come together are one command), and a pool for work that needs a connection of its own. Every
+//! call ends within `redis.response_ms_max`; when Redis is down it is [`StorageError::Unavailable`],
+//! and the caller falls back on what it knows itself.
 
 pub mod lease;
 pub mod limits;

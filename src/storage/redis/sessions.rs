@@ -105,13 +105,12 @@ pub(super) async fn find_all(
     response_ms_max: Duration,
     mut asked: Gathered<TokenHash, Found>,
 ) {
-    let mut together = Vec::with_capacity(TOGETHER_MAX);
+    let mut together = Vec::new();
     while asked.next(&mut together, TOGETHER_MAX).await {
         if together.is_empty() {
             continue;
         }
-        let asks = std::mem::replace(&mut together, Vec::with_capacity(TOGETHER_MAX));
-        let mut answer = Box::pin(answer(hot.clone(), asks));
+        let mut answer = Box::pin(answer(hot.clone(), std::mem::take(&mut together)));
         if tokio::time::timeout(response_ms_max / 10, &mut answer).await.is_err() {
             super::spawn(answer);
         }
