@@ -16,7 +16,7 @@ use crate::{
     identity::{Passwords, Resolver, Sessions},
     lifecycle::Lifecycle,
     loops::{Activator, Loops},
-    queue::{Registrar, RegistrarLoop},
+    queue::{self, Registrar, RegistrarLoop},
     routing::forward::Forwarder,
     storage::{
         Global,
@@ -230,10 +230,10 @@ fn keep_sessions(app: &Arc<App>) {
         FollowerLoop::new(global, redis, Arc::new(SessionEar(sessions)))
     });
     let owing = Arc::clone(app);
-    app.loops.start(RegistrarLoop::schedule(), Activator::new(), move || RegistrarLoop {
-        registrar: owing.registrar.clone(),
-        redis: owing.redis.clone(),
-        metrics: Arc::clone(&owing.metrics),
+    app.loops.start(RegistrarLoop::schedule(), Activator::new(), move || {
+        let ear = Arc::new(SessionEar(owing.sessions.clone()));
+        let (redis, metrics) = (owing.redis.clone(), Arc::clone(&owing.metrics));
+        RegistrarLoop::new(owing.registrar.clone(), redis, ear, metrics)
     });
 }
 
@@ -247,6 +247,12 @@ impl changes::Heard for SessionEar {
 
     fn followed(&self, at: Instant) {
         self.0.followed(at);
+    }
+}
+
+impl queue::Heard for SessionEar {
+    fn ended(&self, token: &TokenHash, op: &Op) {
+        self.0.ended(token, op);
     }
 }
 

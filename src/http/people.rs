@@ -16,6 +16,7 @@ use crate::{
     queue::{RecordError, sessions::note},
     routing::PrimaryView,
     storage::{
+        StorageError,
         global::{
             credentials::{self, Credentials, Rehash},
             hot::HotReads,
@@ -108,7 +109,7 @@ async fn elsewhere(
     let mut asks: FuturesUnordered<_> = at_home
         .iter()
         .chain(primary.iter().filter(|region| at_home.as_ref() != Some(region)))
-        .filter(|region| reaches(app, region))
+        .filter(|region| app.topology.reaches(region))
         .map(|region| async move {
             (region, ask(app, region, OfPeople::Session { token: token.hash() }, op).await)
         })
@@ -137,12 +138,6 @@ async fn elsewhere(
     }
     app.metrics.people.session_lookups.count(SessionSource::Nowhere);
     if home_has_none && primary_has_none { Ok(Lookup::Absent { asked }) } else { Err(unknown()) }
-}
-
-fn reaches(app: &App, region: &Region) -> bool {
-    app.topology.look(|snapshot| {
-        snapshot.peers.get(region).is_some_and(|peer| app.topology.reachable(peer))
-    })
 }
 
 /// Asks the directory about a session that was found in Redis: this region's if it is new enough, else the
@@ -189,7 +184,7 @@ pub async fn tell_of_use(
     op: &Op,
 ) {
     let owed = Owed { known: known(app, request, token, live.clone(), op), at: None };
-    if let Err(error) = kept::owe_if_nothing(&app.redis, &owed, op).await {
+    if let Err(error) = kept::owe(&app.redis, &owed, op).await {
         tracing::debug!(error = %error, "the directory does not hear of a session in use");
     }
 }
@@ -333,7 +328,7 @@ async fn renew_hash(app: &App, of: &Credentials, old: &StoredHash, password: &Pa
 }
 
 /// Begins a session: in this region's Redis, and in the directory if the primary records it in time. One of
-/// the two is enough to be signed in.
+/// the two is enough to be signed in. What is not recorded is told to the other regions.
 ///
 /// # Errors
 /// When it is kept nowhere.
@@ -347,15 +342,17 @@ pub async fn begin(
     let owed = Owed { known: known(app, request, token, session, op), at: None };
     let idle = app.sessions.idle_of(&owed.known.session, op);
     let here = kept::begin(&app.redis, &owed, idle, op).await;
-    let recorded = record(app, &owed, here.is_ok(), op).await;
-    match (here, recorded) {
-        (Err(error), Err(_)) => Err(error.into()),
-        _ => Ok(()),
+    if record(app, &owed, here.is_ok(), op).await.is_ok() {
+        return Ok(());
     }
+    // Where it is not kept here nobody is told of it: who signs in is told that they did not.
+    here?;
+    tell(app, owed.known, op).await;
+    Ok(())
 }
 
 /// Ends a session: in this region's Redis, and in the directory if the primary records it in time. If not,
-/// the regions that can be reached are told, and the directory hears of it later.
+/// the regions that can be reached are told, and owe it too.
 ///
 /// # Errors
 /// When it is ended nowhere.
@@ -369,24 +366,19 @@ pub async fn end(
     let lasts = (session.expires_at - op.now()).to_std().unwrap_or_default();
     let known = Known { ended_at: Some(op.now()), ..known(app, request, token, session, op) };
     let owed = Owed { known, at: None };
-    let here = match kept::owe(&app.redis, &owed, op).await {
-        Ok(()) => kept::end(&app.redis, &[(token.hash(), lasts)], op).await,
-        Err(error) => Err(error),
-    };
-    app.sessions.forget(&token.hash());
-    let recorded = record(app, &owed, here.is_ok(), op).await;
-    if recorded.is_err() {
-        let seconds = lasts.as_secs();
-        let question = || OfPeople::End { token: token.hash(), seconds };
-        let told = app.peers.keys().filter(|region| reaches(app, region));
-        let bound = Op { deadline: op.clock.monotonic() + record_bound(app), ..op.clone() };
-        let told = told.map(|region| ask(app, region, question(), &bound));
-        futures_util::future::join_all(told).await;
+    let here = kept::end_owed(&app.redis, &owed, lasts, op).await;
+    app.sessions.ended(&token.hash(), op);
+    if record(app, &owed, here.is_ok(), op).await.is_ok() {
+        return Ok(());
     }
-    match (here, recorded) {
-        (Err(error), Err(_)) => Err(error.into()),
-        _ => Ok(()),
-    }
+    let told = tell(app, owed.known, op).await;
+    if told == 0 { here.map_err(Problem::from) } else { Ok(()) }
+}
+
+/// Tells the other regions what is not recorded, and how many have noted it.
+async fn tell(app: &App, known: Known, op: &Op) -> usize {
+    let deadline = op.deadline.min(op.clock.monotonic() + record_bound(app));
+    app.registrar.tell(&[known], &Op { deadline, ..op.clone() }).await
 }
 
 fn record_bound(app: &App) -> Duration {
@@ -447,21 +439,40 @@ pub async fn answer(app: &App, hot: &HotReads, question: OfPeople, op: &Op) -> A
                 Err(error) => failed(&error),
             }
         }
-        OfPeople::End { token, seconds } => {
-            let lasts = Duration::from_secs(seconds).min(app.sessions.config().lasts());
-            let ended = kept::end(&app.redis, &[(token, lasts)], op).await;
-            app.sessions.forget(&token);
-            ended.map_or_else(|error| failed(&error), |()| Answer::Noted)
-        }
+        OfPeople::Owed { known } => match keep_all(app, hot, known, op).await {
+            Ok(()) => Answer::Noted,
+            Err(error) => failed(&error),
+        },
     }
 }
 
-async fn seen(
+/// Keeps, and owes, what another region has told: it may come again, and late.
+async fn keep_all(
     app: &App,
     hot: &HotReads,
-    token: &TokenHash,
+    known: Vec<Known>,
     op: &Op,
-) -> Result<Seen, crate::storage::StorageError> {
+) -> Result<(), StorageError> {
+    let is_ended = |known: &Known| known.ended_at.is_some();
+    // First of all what needs no Redis.
+    for known in known.iter().filter(|known| is_ended(known)) {
+        app.sessions.ended(&known.token, op);
+    }
+    for known in known {
+        let left = (known.session.expires_at - op.now()).to_std().unwrap_or_default();
+        let lasts = left.min(app.sessions.config().lasts());
+        let owed = Owed { known, at: None };
+        if is_ended(&owed.known) {
+            kept::end_owed(&app.redis, &owed, lasts, op).await?;
+        } else if kept::owe(&app.redis, &owed, op).await? {
+            let Known { session, token, .. } = owed.known;
+            app.sessions.adopt(&token, session, hot, op).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn seen(app: &App, hot: &HotReads, token: &TokenHash, op: &Op) -> Result<Seen, StorageError> {
     let primary = matches!(app.primary(), PrimaryView::Here(_));
     let found = app.sessions.find(token, &app.redis, hot, op).await?;
     // The primary is asked for what is so now.

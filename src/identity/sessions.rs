@@ -50,6 +50,9 @@ const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
 /// Sessions believed at most: more than a process looks up while it believes them.
 const KNOWN_MAX: u64 = 20_000;
 
+/// Ends remembered at most.
+const ENDED_MAX: u64 = 20_000;
+
 /// How often at most a process tells Redis that a session is in use.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
 
@@ -61,6 +64,8 @@ pub struct Sessions {
     redis: Redis,
     known: Arc<Recent<Live>>,
     renewed: Arc<Recent<()>>,
+    /// Ended while nobody recorded it: Redis may be gone before the directory knows.
+    ended: Arc<Recent<()>>,
     metrics: Arc<Metrics>,
     /// When everything that the directory had then had been followed; `None` before the first time.
     followed: Arc<RwLock<Option<Instant>>>,
@@ -77,6 +82,7 @@ impl Sessions {
             keys: TokenKeys::new(&identity.session, &config.cluster),
             known: Arc::new(Recent::new(most.min(KNOWN_MAX), life)),
             renewed: Arc::new(Recent::new(most, every)),
+            ended: Arc::new(Recent::new(ENDED_MAX, identity.session.lasts())),
             config: Arc::new(identity.session.clone()),
             redis,
             metrics,
@@ -148,7 +154,7 @@ impl Sessions {
         }
     }
 
-    /// What the directory of this region's database says, and nothing else.
+    /// What the directory of this region's database says, and of an end that it has not heard of this process.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -158,6 +164,9 @@ impl Sessions {
         hot: &HotReads,
         op: &Op,
     ) -> Result<Lookup, StorageError> {
+        if self.ended.get(token, op).is_some() {
+            return Ok(Lookup::Ended);
+        }
         Ok(match hot.session(token, op).await?.value {
             Entry::Live { session, seen_at } => {
                 // The directory hears seldom of a session in use.
@@ -227,6 +236,12 @@ impl Sessions {
         let followed = *self.followed.read().unwrap_or_else(PoisonError::into_inner);
         let now = op.clock.monotonic();
         followed.is_some_and(|at| now.saturating_duration_since(at) < FOLLOWED_WITHIN)
+    }
+
+    /// A session has been ended, whatever the directory says.
+    pub fn ended(&self, token: &TokenHash, op: &Op) {
+        self.ended.put(token, (), op);
+        self.forget(token);
     }
 
     /// Forgets what this process knows of a token. What Redis knows is its caller's to change first.

@@ -2,8 +2,8 @@
 //! meanwhile.
 //!
 //! Everything here may be sent twice and come late: what it is applied to makes the same of it. When the
-//! region's Redis dies, what was owed is lost with it, and nothing else.
+//! region's Redis dies, what no other region was told is lost with it, and nothing else.
 
 pub mod sessions;
 
-pub use sessions::{RecordError, Registrar, RegistrarLoop};
+pub use sessions::{Heard, RecordError, Registrar, RegistrarLoop};

@@ -2,7 +2,8 @@
 //!
 //! Whoever signs in or out tries to have it recorded at once; what could not be recorded, or is not yet in a
 //! second region, stays owed, and the loop goes on with it. There is one list in a region: its processes may
-//! all work on it, and undo nothing of each other's.
+//! all work on it, and undo nothing of each other's. While there is no primary the other regions are told, and owe
+//! it too: a region that is lost loses nothing that another was told.
 
 use crate::{
     loops::{Loop, Schedule, Tick},
@@ -23,8 +24,9 @@ use crate::{
         ask::{Answer, OfPeople, Question, Recorded},
         probe::{Asker, ProbeError},
     },
-    vocab::{Epoch, Op, Region, SessionId, Standing, causes},
+    vocab::{Epoch, Op, Region, SessionId, Standing, TokenHash, causes},
 };
+use futures_util::future::join_all;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Sessions that are sent in one message, and recorded in one transaction.
@@ -161,6 +163,28 @@ impl Registrar {
         self.write(epoch, op, work).await
     }
 
+    /// Tells every other region that can be reached what no primary has recorded, so that no loss of one region
+    /// loses it. Returns how many have noted it: they owe it too.
+    pub async fn tell(&self, known: &[Known], op: &Op) -> usize {
+        let patience = PATIENCE.min(op.remaining());
+        let reached = self.peers.iter().filter(|(region, _)| self.topology.reaches(region));
+        let told = reached.map(|(region, asker)| async move {
+            let question = Question::People(OfPeople::Owed { known: known.to_vec() });
+            match asker.ask(question, patience, op).await {
+                Ok(Answer::Noted) => true,
+                Ok(answer) => {
+                    tracing::debug!(%region, ?answer, "a region has not noted what is owed");
+                    false
+                }
+                Err(error) => {
+                    tracing::debug!(%region, error = %error, "a region was told what is owed");
+                    false
+                }
+            }
+        });
+        join_all(told).await.into_iter().filter(|noted| *noted).count()
+    }
+
     async fn ask(
         &self,
         region: &Region,
@@ -223,44 +247,77 @@ pub async fn note(
     settle(redis, debt, Some(&Owed { at: Some(recorded.at), ..debt.owed.clone() }), op).await
 }
 
+/// Told of ends that the directory has not heard of.
+pub trait Heard: Send + Sync {
+    fn ended(&self, token: &TokenHash, op: &Op);
+}
+
 /// Goes through what the region owes.
 pub struct RegistrarLoop {
-    pub registrar: Registrar,
-    pub redis: Redis,
-    pub metrics: Arc<Metrics>,
+    registrar: Registrar,
+    redis: Redis,
+    heard: Arc<dyn Heard>,
+    metrics: Arc<Metrics>,
+    /// Where in the list the next pass begins; 0 is its beginning.
+    cursor: u64,
 }
 
 impl RegistrarLoop {
+    #[must_use]
+    pub fn new(
+        registrar: Registrar,
+        redis: Redis,
+        heard: Arc<dyn Heard>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { registrar, redis, heard, metrics, cursor: 0 }
+    }
+
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule { interval: Duration::from_secs(1), pass_max: Duration::from_secs(30) }
     }
 
-    async fn pass(&self, op: &Op) -> Result<u64, String> {
+    async fn pass(&mut self, op: &Op) -> Result<u64, String> {
         let away = |error: StorageError| error.to_string();
-        let (mut cursor, mut done) = (0, 0);
-        let mut failure = None;
+        let (mut done, mut failure) = (0, None);
         loop {
-            let (next, debts) = owed(&self.redis, cursor, TOGETHER_MAX, op).await.map_err(away)?;
+            let from = self.cursor;
+            let (next, debts) = owed(&self.redis, from, TOGETHER_MAX, op).await.map_err(away)?;
             let (sent, unsent): (Vec<Debt>, Vec<Debt>) =
                 debts.into_iter().partition(|debt| debt.owed.at.is_some());
             done += self.finish(sent, op).await.map_err(away)?;
             for some in unsent.chunks(TOGETHER_MAX as usize) {
                 match self.send(some, op).await {
                     Ok(count) => done += count,
-                    Err(error) => failure = Some(error),
+                    Err(error) => {
+                        if !error.is_refusal() {
+                            self.tell(some, op).await;
+                        }
+                        failure = Some(error);
+                    }
                 }
             }
-            cursor = next;
-            // Without a primary the rest of the list fares no better.
+            self.cursor = next;
+            // Without a primary the rest of the list fares no better: the next pass goes on with it.
             let away = |error: &RecordError| !error.is_refusal();
-            if cursor == 0 || failure.as_ref().is_some_and(away) || op.remaining().is_zero() {
+            if next == 0 || failure.as_ref().is_some_and(away) || op.remaining().is_zero() {
                 break;
             }
         }
         let left = owed_count(&self.redis, op).await.map_err(away)?;
         self.metrics.people.sessions_owed.set(i64::try_from(left).unwrap_or(i64::MAX));
         failure.map_or(Ok(done), |failure| Err(causes(&failure)))
+    }
+
+    /// Tells the other regions what is not recorded, again and again: one that could not be reached can be now,
+    /// and one whose Redis was lost has forgotten. This process remembers ends, as its own Redis may be next.
+    async fn tell(&self, debts: &[Debt], op: &Op) {
+        let known: Vec<Known> = debts.iter().map(|debt| debt.owed.known.clone()).collect();
+        for ended in known.iter().filter(|known| known.ended_at.is_some()) {
+            self.heard.ended(&ended.token, op);
+        }
+        self.registrar.tell(&known, op).await;
     }
 
     /// Has some recorded, and notes where.

@@ -57,8 +57,8 @@ pub enum OfPeople {
     Session { token: TokenHash },
     /// What signing in needs to know, of the primary: a tenant's name, who, and the address they come from.
     Credentials { tenant: String, email: Email, from: String },
-    /// A session that was ended while there is no primary to say so.
-    End { token: TokenHash, seconds: u64 },
+    /// What no primary has recorded yet: to be kept, and owed, there too.
+    Owed { known: Vec<Known> },
     /// A newer hash of the same password, for the primary of that epoch.
     Rehash { epoch: Epoch, change: Rehash },
     /// Whether a session of that generation is good, of a region whose directory is new enough.

@@ -148,6 +148,12 @@ impl Topology {
         peer.reachable(self.now(), self.inner.stale_after)
     }
 
+    /// Is that region heard of recently enough to be asked?
+    #[must_use]
+    pub fn reaches(&self, region: &Region) -> bool {
+        self.look(|snapshot| snapshot.peers.get(region).is_some_and(|peer| self.reachable(peer)))
+    }
+
     /// Wakes the position loop.
     #[must_use]
     pub fn waiting(&self) -> Activator {

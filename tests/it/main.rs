@@ -156,6 +156,7 @@ fn of_people() -> Vec<Trial> {
         run outages::{
             a_session_outlives_its_region_and_its_redis,
             without_a_primary_people_sign_in_and_out_and_it_is_recorded_later,
+            what_no_primary_has_recorded_outlives_the_region_that_did_it,
             a_region_that_was_cut_off_ends_what_was_ended_meanwhile,
             a_page_offers_to_sign_in_again_where_nobody_can_tell,
             a_full_redis_keeps_nobody_from_signing_in_or_out,

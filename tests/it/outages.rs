@@ -3,7 +3,7 @@
 use crate::{
     harness::{self, AP, EU, REGIONS, SOON, Tenant, US, eventually, region},
     pages::Browser,
-    signin::{ACCOUNT, PASSWORD, Person, SESSION, is_out, knows},
+    signin::{ACCOUNT, PASSWORD, Person, SESSION, is_in, is_out, knows},
 };
 use anyhow::{Context as _, ensure};
 use deadpool_redis::redis::{Client, cmd};
@@ -129,6 +129,45 @@ pub async fn without_a_primary_people_sign_in_and_out_and_it_is_recorded_later()
     .await
 }
 
+pub async fn what_no_primary_has_recorded_outlives_the_region_that_did_it() -> anyhow::Result<()> {
+    harness::own(
+        "unrecorded",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let tenant = cluster.tenant("unrecorded").await?;
+            let ada = Person::make(&tenant, "ada@example.com", "viewer").await?;
+            let mut out = ada.sign_in(cluster, AP).await?;
+            for name in [EU, AP] {
+                recorded(&tenant, &ada, name, 1).await?;
+            }
+            cluster.lab.kill(&of(US)).await?;
+            let begun = ada.sign_in(cluster, AP).await?;
+            out.ask(AP, Method::DELETE, SESSION).send().await?.wants(204)?;
+            knows(&out, EU).await?.wants(401)?;
+            // Without its Redis it has its directory, which has not heard of the end.
+            cluster.lab.kill(&format!("{AP}/redis").parse()?).await?;
+            knows(&out, AP).await?.wants(401)?;
+            cluster.lab.restart(&of(AP)).await?;
+            knows(&out, AP).await?.wants(401)?;
+            // It has forgotten all of it.
+            cluster.lab.kill(&of(AP)).await?;
+            knows(&begun, EU).await?.wants(200)?;
+            cluster.lab.restart(&of(AP)).await?;
+            is_out(&out, AP).await?;
+            is_in(&begun, AP).await?;
+            cluster.lab.kill(&of(AP)).await?;
+            cluster.lab.restart(&of(US)).await?;
+            for name in [EU, US] {
+                recorded(&tenant, &ada, name, 1).await?;
+                is_out(&out, name).await?;
+                knows(&begun, name).await?.wants(200).context(name)?;
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
 pub async fn a_region_that_was_cut_off_ends_what_was_ended_meanwhile() -> anyhow::Result<()> {
     harness::faulty(async |cluster| {
         let name = format!("cut-off-{}", std::process::id());
@@ -179,8 +218,9 @@ pub async fn a_page_offers_to_sign_in_again_where_nobody_can_tell() -> anyhow::R
             for name in [EU, AP] {
                 recorded(&tenant, &ada, name, 0).await?;
             }
-            // Nobody records it, and the region that began it goes.
+            // Nobody records it, nobody else is told, and the region that began it goes.
             cluster.lab.kill(&of(US)).await?;
+            cluster.lab.cut(&region(AP), &region(EU))?;
             let mut browser = Browser::new(cluster);
             browser.sign_in(AP, &ada).await?;
             cluster.lab.kill(&of(AP)).await?;

@@ -57,12 +57,19 @@ pub async fn knows(person: &Caller, region: &str) -> anyhow::Result<Answer> {
 
 /// Waits until a region no longer knows a session.
 pub async fn is_out(person: &Caller, region: &str) -> anyhow::Result<()> {
-    eventually(&format!("signed out in {region}"), SOON, async || {
-        match knows(person, region).await {
-            Ok(answer) if answer.status == 401 => Ok(()),
-            Ok(answer) => Err(answer.to_string()),
-            Err(error) => Err(format!("{error:#}")),
-        }
+    becomes(person, region, 401).await
+}
+
+/// Waits until a region knows a session.
+pub async fn is_in(person: &Caller, region: &str) -> anyhow::Result<()> {
+    becomes(person, region, 200).await
+}
+
+async fn becomes(person: &Caller, region: &str, status: u16) -> anyhow::Result<()> {
+    eventually(&format!("{status} in {region}"), SOON, async || match knows(person, region).await {
+        Ok(answer) if answer.status == status => Ok(()),
+        Ok(answer) => Err(answer.to_string()),
+        Err(error) => Err(format!("{error:#}")),
     })
     .await
 }
