@@ -23,7 +23,8 @@ pub struct SessionConfig {
     /// Signing in reads from the primary when this region's replica is older than this, or of unknown age;
     /// from the replica all the same while there is no primary.
     pub sign_in_lag_ms_max: u64,
-    /// How long signing in waits for the primary to record the session. It is recorded later otherwise.
+    /// How long signing in, or out, waits for the primary to record it, and then for the other regions to note it; it is recorded later
+    /// otherwise.
     pub record_ms_max: u64,
     /// The key that tokens are signed with. Needed where there are `mac_keys`.
     pub mac_key_current: Option<String>,

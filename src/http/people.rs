@@ -104,40 +104,80 @@ async fn elsewhere(
         _ => (None, false),
     };
     // What a region that is gone for good knew is gone with it.
-    let gone = app.topology.look(|snapshot| !snapshot.members().contains(home));
-    let at_home = (*home != app.region && !gone).then(|| home.clone());
-    let mut asks: FuturesUnordered<_> = at_home
-        .iter()
-        .chain(primary.iter().filter(|region| at_home.as_ref() != Some(region)))
-        .filter(|region| app.topology.reaches(region))
+    let is_member = |region: &Region| app.topology.look(|seen| seen.members().contains(region));
+    let gone = !is_member(home);
+    let at_home = (*home != app.region && !gone).then_some(home);
+    let primary = primary.as_ref().filter(|region| at_home != Some(*region));
+    let asked_first: Vec<_> = at_home.into_iter().chain(primary).collect();
+    let nobody = match first_who_knows(app, hot, token, asked_first.iter().copied(), op).await {
+        Ok(found) => return Ok(found),
+        Err(nobody) => nobody,
+    };
+    let home_has_none = gone || *home == app.region && asked || nobody.home;
+    let primary_has_none = here && asked || nobody.primary;
+    if !(home_has_none && primary_has_none) {
+        app.metrics.people.session_lookups.count(SessionSource::Nowhere);
+        return Err(unknown());
+    }
+    // What was begun while there was no primary may be owed by one that was told of it.
+    let others = app.peers.keys().filter(|region| !asked_first.contains(region));
+    let others = others.filter(|region| is_member(region));
+    let Ok(found) = first_who_knows(app, hot, token, others, op).await else {
+        app.metrics.people.session_lookups.count(SessionSource::Nowhere);
+        return Ok(Lookup::Absent { asked });
+    };
+    Ok(found)
+}
+
+/// Who has said that they do not know a session.
+#[derive(Default)]
+struct Nobody {
+    home: bool,
+    primary: bool,
+}
+
+/// Asks regions for a session side by side, and believes who knows it first.
+async fn first_who_knows(
+    app: &App,
+    hot: &HotReads,
+    token: &SessionToken,
+    regions: impl Iterator<Item = &Region>,
+    op: &Op,
+) -> Result<Lookup, Nobody> {
+    let reached = regions.filter(|region| app.topology.reaches(region));
+    let mut asks: FuturesUnordered<_> = reached
         .map(|region| async move {
             (region, ask(app, region, OfPeople::Session { token: token.hash() }, op).await)
         })
         .collect();
-    let mut home_has_none = gone || *home == app.region && asked;
-    let mut primary_has_none = here && asked;
+    let primary = match app.primary() {
+        PrimaryView::Peer(region, _) => Some(region),
+        _ => None,
+    };
+    let mut nobody = Nobody::default();
     while let Some((region, answer)) = asks.next().await {
+        let at_home = region == token.home();
         match answer {
             Some(Answer::Session(Seen::Live(live))) => {
-                let at_home = *region == *home;
-                let found = if at_home { SessionSource::Home } else { SessionSource::Primary };
-                app.metrics.people.session_lookups.count(found);
-                return match app.sessions.adopt(&token.hash(), live.clone(), hot, op).await {
-                    Ok(found) => Ok(found),
-                    // Found is found, whether this region can keep it or not.
-                    Err(_) => Ok(Lookup::Live(live)),
+                let found = match &primary {
+                    _ if at_home => SessionSource::Home,
+                    Some(primary) if primary == region => SessionSource::Primary,
+                    _ => SessionSource::Peer,
                 };
+                app.metrics.people.session_lookups.count(found);
+                // Found is found, whether this region can keep it or not.
+                let kept = app.sessions.adopt(&token.hash(), live.clone(), hot, op).await;
+                return Ok(kept.unwrap_or(Lookup::Live(live)));
             }
             Some(Answer::Session(Seen::Ended)) => return Ok(Lookup::Ended),
             Some(Answer::Session(Seen::Absent { primary, asked })) => {
-                primary_has_none |= primary;
-                home_has_none |= asked && *region == *home;
+                nobody.primary |= primary;
+                nobody.home |= asked && at_home;
             }
             _ => {}
         }
     }
-    app.metrics.people.session_lookups.count(SessionSource::Nowhere);
-    if home_has_none && primary_has_none { Ok(Lookup::Absent { asked }) } else { Err(unknown()) }
+    Err(nobody)
 }
 
 /// Asks the directory about a session that was found in Redis: this region's if it is new enough, else the
@@ -339,16 +379,20 @@ pub async fn begin(
     session: Live,
     op: &Op,
 ) -> Result<(), Problem> {
-    let owed = Owed { known: known(app, request, token, session, op), at: None };
+    let begun = session.created_at;
+    let known = Known { seen_at: begun, ..known(app, request, token, session, op) };
+    let owed = Owed { known, at: None };
     let idle = app.sessions.idle_of(&owed.known.session, op);
     let here = kept::begin(&app.redis, &owed, idle, op).await;
-    if record(app, &owed, here.is_ok(), op).await.is_ok() {
-        return Ok(());
+    match (record(app, &owed, here.is_ok(), op).await, here) {
+        (Ok(()), _) => Ok(()),
+        // Nobody is told of it either: who signs in is told that they did not.
+        (Err(_), Err(error)) => Err(error.into()),
+        (Err(error), Ok(())) => {
+            tell(app, owed.known, &error, op).await;
+            Ok(())
+        }
     }
-    // Where it is not kept here nobody is told of it: who signs in is told that they did not.
-    here?;
-    tell(app, owed.known, op).await;
-    Ok(())
 }
 
 /// Ends a session: in this region's Redis, and in the directory if the primary records it in time. If not,
@@ -367,17 +411,25 @@ pub async fn end(
     let known = Known { ended_at: Some(op.now()), ..known(app, request, token, session, op) };
     let owed = Owed { known, at: None };
     let here = kept::end_owed(&app.redis, &owed, lasts, op).await;
-    app.sessions.ended(&token.hash(), op);
-    if record(app, &owed, here.is_ok(), op).await.is_ok() {
+    app.sessions.forget(&token.hash());
+    let Err(error) = record(app, &owed, here.is_ok(), op).await else {
         return Ok(());
+    };
+    if tell(app, owed.known, &error, op).await == 0 {
+        here?;
     }
-    let told = tell(app, owed.known, op).await;
-    if told == 0 { here.map_err(Problem::from) } else { Ok(()) }
+    app.sessions.ended(&token.hash(), op);
+    Ok(())
 }
 
-/// Tells the other regions what is not recorded, and how many have noted it.
-async fn tell(app: &App, known: Known, op: &Op) -> usize {
-    let deadline = op.deadline.min(op.clock.monotonic() + record_bound(app));
+/// Tells the other regions what is not recorded, and how many have noted it. What no primary would record
+/// nobody else is to owe.
+async fn tell(app: &App, known: Known, why: &RecordError, op: &Op) -> usize {
+    if why.is_refusal() {
+        return 0;
+    }
+    let left = op.remaining().saturating_sub(LEFT_FOR_THE_ANSWER).min(record_bound(app));
+    let deadline = op.clock.monotonic() + left;
     app.registrar.tell(&[known], &Op { deadline, ..op.clone() }).await
 }
 
@@ -453,23 +505,40 @@ async fn keep_all(
     known: Vec<Known>,
     op: &Op,
 ) -> Result<(), StorageError> {
-    let is_ended = |known: &Known| known.ended_at.is_some();
+    let now = op.now();
+    let known = known.into_iter().filter(|known| known.session.expires_at > now);
+    let (ended, begun): (Vec<_>, Vec<_>) = known.partition(|known| known.ended_at.is_some());
     // First of all what needs no Redis.
-    for known in known.iter().filter(|known| is_ended(known)) {
+    for known in &ended {
         app.sessions.ended(&known.token, op);
     }
-    for known in known {
-        let left = (known.session.expires_at - op.now()).to_std().unwrap_or_default();
-        let lasts = left.min(app.sessions.config().lasts());
+    for known in ended {
+        let lasts = (known.session.expires_at - now).to_std().unwrap_or_default();
+        kept::end_owed(&app.redis, &Owed { known, at: None }, lasts, op).await?;
+    }
+    let mut failure = None;
+    for known in begun {
+        // Without the directory nothing is kept: what it would say of the session's user is not known.
+        let recorded = match &failure {
+            None => app.sessions.recorded(&known.token, hot, op).await,
+            Some(_) => Ok(Lookup::Absent { asked: false }),
+        };
+        match recorded {
+            // What the directory has is not owed, however often it is told.
+            Ok(Lookup::Live(_) | Lookup::Ended) => continue,
+            Ok(Lookup::Absent { .. }) => {}
+            Err(error) => failure = Some(error),
+        }
         let owed = Owed { known, at: None };
-        if is_ended(&owed.known) {
-            kept::end_owed(&app.redis, &owed, lasts, op).await?;
-        } else if kept::owe(&app.redis, &owed, op).await? {
-            let Known { session, token, .. } = owed.known;
-            app.sessions.adopt(&token, session, hot, op).await?;
+        kept::owe(&app.redis, &owed, op).await?;
+        let Known { token, session, seen_at, .. } = owed.known;
+        let is_idle =
+            (now - seen_at).to_std().is_ok_and(|idle| idle > app.sessions.config().idle());
+        if failure.is_none() && !is_idle {
+            failure = app.sessions.adopt(&token, session, hot, op).await.err();
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 async fn seen(app: &App, hot: &HotReads, token: &TokenHash, op: &Op) -> Result<Seen, StorageError> {

@@ -122,6 +122,11 @@ impl Sessions {
             return Ok(judged(live, op));
         }
         let asked = match sessions::find(redis, token, op).await {
+            // It may be back with what it had before that.
+            Ok(sessions::Found::Live(_)) if self.ended.get(token, op).is_some() => {
+                self.metrics.people.session_lookups.count(SessionSource::Local);
+                return Ok(Lookup::Ended);
+            }
             Ok(sessions::Found::Live(live)) => {
                 self.metrics.people.session_lookups.count(SessionSource::Local);
                 self.known.put(token, live.clone(), op);
@@ -197,10 +202,10 @@ impl Sessions {
             tracing::debug!(error = %error, "a session is not kept in Redis");
             return Ok(Lookup::Live(live));
         }
-        let again = match self.recorded(token, hot, op).await? {
+        let again = match self.recorded(token, hot, op).await {
             // Found at the region that began it, and not recorded here yet.
-            Lookup::Absent { .. } => return Ok(Lookup::Live(live)),
-            Lookup::Live(again) if again == live => {
+            Ok(Lookup::Absent { .. }) => return Ok(Lookup::Live(live)),
+            Ok(Lookup::Live(again)) if again == live => {
                 self.known.put(token, live.clone(), op);
                 return Ok(Lookup::Live(live));
             }
@@ -209,7 +214,7 @@ impl Sessions {
         if let Err(error) = sessions::forget(&self.redis, &[*token], op).await {
             tracing::debug!(error = %error, "a session stays in Redis until it is followed");
         }
-        Ok(again)
+        again
     }
 
     /// A session has been used. Tells whether the directory is to hear of it.

@@ -31,6 +31,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Sessions that are sent in one message, and recorded in one transaction.
 const TOGETHER_MAX: u32 = 200;
+/// Pages of the list that a pass tells to the others.
+const TOLD_PAGES_MAX: u32 = 20;
 /// Longest wait for another region's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,12 +64,19 @@ impl RecordError {
         }
     }
 
-    fn is_refusal(&self) -> bool {
+    /// Whether it would be refused again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
         match self {
             Self::Refused(_) => true,
             Self::Storage(error) => is_refusal(error),
             Self::NoPrimary | Self::NoAnswer(_) | Self::Failed(_) => false,
         }
+    }
+
+    /// Whether there is nobody to record anything.
+    const fn is_away(&self) -> bool {
+        matches!(self, Self::NoPrimary | Self::NoAnswer(_))
     }
 }
 
@@ -280,28 +289,49 @@ impl RegistrarLoop {
 
     async fn pass(&mut self, op: &Op) -> Result<u64, String> {
         let away = |error: StorageError| error.to_string();
-        let (mut done, mut failure) = (0, None);
+        let (mut done, mut pages) = (0, 0);
+        let mut failure: Option<RecordError> = None;
         loop {
             let from = self.cursor;
             let (next, debts) = owed(&self.redis, from, TOGETHER_MAX, op).await.map_err(away)?;
+            let (over, debts): (Vec<Debt>, Vec<Debt>) =
+                debts.into_iter().partition(|debt| debt.owed.known.session.expires_at <= op.now());
+            for debt in over {
+                settle(&self.redis, &debt, None, op).await.map_err(away)?;
+            }
             let (sent, unsent): (Vec<Debt>, Vec<Debt>) =
                 debts.into_iter().partition(|debt| debt.owed.at.is_some());
-            done += self.finish(sent, op).await.map_err(away)?;
+            let (finished, waiting) = self.finish(sent, op).await.map_err(away)?;
+            done += finished;
+            // What died with the primary on its way to a second region is nobody's but ours.
+            let headless = matches!(
+                self.registrar.topology.primary(),
+                PrimaryAt::Fenced(_) | PrimaryAt::Unknown
+            );
+            let mut untold = if headless { waiting } else { Vec::new() };
             for some in unsent.chunks(TOGETHER_MAX as usize) {
+                // Without a primary the rest of the list fares no better.
+                if failure.as_ref().is_some_and(RecordError::is_away) {
+                    untold.extend_from_slice(some);
+                    continue;
+                }
                 match self.send(some, op).await {
                     Ok(count) => done += count,
                     Err(error) => {
-                        if !error.is_refusal() {
-                            self.tell(some, op).await;
+                        if error.is_away() {
+                            untold.extend_from_slice(some);
                         }
                         failure = Some(error);
                     }
                 }
             }
-            self.cursor = next;
-            // Without a primary the rest of the list fares no better: the next pass goes on with it.
-            let away = |error: &RecordError| !error.is_refusal();
-            if next == 0 || failure.as_ref().is_some_and(away) || op.remaining().is_zero() {
+            self.tell(&untold, op).await;
+            (self.cursor, pages) = (next, pages + 1);
+            // The next pass goes on where this one ends.
+            let enough = failure.as_ref().is_some_and(|error| {
+                !error.is_refusal() && (!error.is_away() || pages >= TOLD_PAGES_MAX)
+            });
+            if next == 0 || enough || op.remaining().is_zero() {
                 break;
             }
         }
@@ -312,12 +342,16 @@ impl RegistrarLoop {
 
     /// Tells the other regions what is not recorded, again and again: one that could not be reached can be now,
     /// and one whose Redis was lost has forgotten. This process remembers ends, as its own Redis may be next.
+    /// Of a session in use nothing is told: it is known already.
     async fn tell(&self, debts: &[Debt], op: &Op) {
-        let known: Vec<Known> = debts.iter().map(|debt| debt.owed.known.clone()).collect();
+        let known = debts.iter().map(|debt| &debt.owed.known).filter(|known| !known.is_use());
+        let known: Vec<Known> = known.cloned().collect();
         for ended in known.iter().filter(|known| known.ended_at.is_some()) {
             self.heard.ended(&ended.token, op);
         }
-        self.registrar.tell(&known, op).await;
+        for some in known.chunks(TOGETHER_MAX as usize) {
+            self.registrar.tell(some, op).await;
+        }
     }
 
     /// Has some recorded, and notes where.
@@ -341,41 +375,41 @@ impl RegistrarLoop {
         }
     }
 
-    /// Lets go of what is in a second region; what a failover has lost is to be sent again.
-    async fn finish(&self, debts: Vec<Debt>, op: &Op) -> Result<u64, StorageError> {
+    /// Lets go of what is in a second region; what a failover has lost is to be sent again. Returns how many it
+    /// has let go, and those that it waits for.
+    async fn finish(&self, debts: Vec<Debt>, op: &Op) -> Result<(u64, Vec<Debt>), StorageError> {
         let topology = &self.registrar.topology;
-        let mut done = 0;
+        let (mut done, mut waiting) = (0, Vec::new());
         for debt in debts {
             let Some(at) = debt.owed.at else { continue };
             let standing = topology.look(|snapshot| {
                 let own = snapshot.own.as_ref()?;
                 Some((own.standing(at), own.role, own.epoch()))
             });
-            match standing {
-                Some((Standing::Lost { .. }, ..)) => {
-                    let unsent = Owed { at: None, ..debt.owed.clone() };
-                    settle(&self.redis, &debt, Some(&unsent), op).await?;
-                }
+            let left = match standing {
+                Some((Standing::Lost { .. }, ..)) => Some(Owed { at: None, ..debt.owed.clone() }),
                 // The regions that count have changed since, and tell of no position of before.
                 Some((Standing::Reached, Role::Primary, epoch)) if epoch > at.epoch => {
-                    let unsent = Owed { at: None, ..debt.owed.clone() };
-                    settle(&self.redis, &debt, Some(&unsent), op).await?;
+                    Some(Owed { at: None, ..debt.owed.clone() })
                 }
                 // The primary's own database is the first that has it.
                 Some((Standing::Reached, Role::Primary, _)) => {
-                    if topology.wait_elsewhere(at, topology.now()).await {
-                        settle(&self.redis, &debt, None, op).await?;
-                        done += 1;
+                    if !topology.wait_elsewhere(at, topology.now()).await {
+                        waiting.push(debt);
+                        continue;
                     }
+                    None
                 }
-                Some((Standing::Reached, ..)) => {
-                    settle(&self.redis, &debt, None, op).await?;
-                    done += 1;
+                Some((Standing::Reached, ..)) => None,
+                Some((Standing::Behind | Standing::EpochUnknown, ..)) | None => {
+                    waiting.push(debt);
+                    continue;
                 }
-                Some((Standing::Behind | Standing::EpochUnknown, ..)) | None => {}
-            }
+            };
+            done += u64::from(left.is_none());
+            settle(&self.redis, &debt, left.as_ref(), op).await?;
         }
-        Ok(done)
+        Ok((done, waiting))
     }
 }
 
@@ -390,3 +424,6 @@ impl Loop for RegistrarLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,14 @@ pub struct Known {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
+impl Known {
+    /// Whether it tells no more than that the session goes on.
+    #[must_use]
+    pub fn is_use(&self) -> bool {
+        self.ended_at.is_none() && self.seen_at > self.session.created_at
+    }
+}
+
 /// A session as its owner sees it in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {

@@ -99,6 +99,7 @@ label!(
         Directory = "directory",
         Home = "home",
         Primary = "primary",
+        Peer = "peer",
         Nowhere = "nowhere",
     }
 );
