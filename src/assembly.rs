@@ -120,49 +120,59 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
 }
 
 impl Process {
-    /// Starts the loops and serves until the process is told to stop, then drains: first what is
-    /// served to others, then the probes, then the loops.
+    /// Answers probes, waits for the schema that this program needs, then starts the loops and serves until the
+    /// process is told to stop. Drains: first what is served to others, then the probes, then the loops.
     ///
     /// # Errors
-    /// When the schema lacks what this program needs, a listener fails, or a task panicked.
+    /// When a listener fails, or a task panicked.
     pub async fn run(self) -> anyhow::Result<()> {
-        refuse_old_schema(&self.app).await?;
-        start_loops(&self.app, &self.grantor)?;
-        keep_sessions(&self.app);
-        keep(&self.app, self.grantor.clone(), Arc::clone(&self.control));
-        take_over(&self.app)?;
-        let [public, internal, ops] = self.servers.handles();
-        let draining = self.lifecycle.draining().clone();
-        self.lifecycle.spawn("servers.stop", async move {
+        let Self { app, grantor, control, servers, lifecycle } = self;
+        let (global, watch) = (app.global.clone(), app.schema.clone());
+        app.loops.start(SchemaLoop::schedule(), Activator::new(), move || SchemaLoop {
+            global: global.clone(),
+            watch: watch.clone(),
+        });
+        let [public, internal, ops] = servers.handles();
+        let draining = lifecycle.draining().clone();
+        lifecycle.spawn("servers.stop", async move {
             draining.cancelled().await;
             tokio::join!(public.stop(true), internal.stop(true));
             // Probes are answered to the end.
             ops.stop(true).await;
         });
-        let served = self.servers.run().await;
-        self.app.loops.stop();
-        let budget = Duration::from_secs(self.app.config.server.drain_seconds_max);
-        self.lifecycle.finish(budget).await;
-        self.app.global.close().await;
-        served.context("a listener failed")?;
-        anyhow::ensure!(!self.lifecycle.has_failed(), "a task panicked; the log has it");
+        let open = async {
+            tokio::select! {
+                () = schema_suffices(&app) => {}
+                () = lifecycle.draining().cancelled() => return Ok(()),
+            }
+            start_loops(&app, &grantor)?;
+            keep_sessions(&app);
+            keep(&app, grantor.clone(), Arc::clone(&control));
+            take_over(&app)
+        };
+        let served = servers.run(open).await;
+        app.loops.stop();
+        let budget = Duration::from_secs(app.config.server.drain_seconds_max);
+        lifecycle.finish(budget).await;
+        app.global.close().await;
+        served?;
+        anyhow::ensure!(!lifecycle.has_failed(), "a task panicked; the log has it");
         Ok(())
     }
 }
 
-/// A database that does not answer is no reason not to start: readiness waits for it, and for its
-/// schema. One that answers with an old schema would fail request after request.
-async fn refuse_old_schema(app: &App) -> anyhow::Result<()> {
-    match app.global.schema_standing().await {
-        Ok(SchemaStanding::Old { have, want }) => {
-            let have = have.map_or_else(|| "none".to_owned(), |have| have.to_string());
-            anyhow::bail!(
-                "the schema of {} is too old (its newest migration is {have}, {want} is needed): run \
-                 `godwit migrate` on the primary and wait until it has been replicated here",
-                app.region,
-            )
-        }
-        Ok(SchemaStanding::Current | SchemaStanding::Newer) | Err(_) => Ok(()),
+/// A process with an old schema would fail request after request, so it takes none until the log has brought
+/// what it needs. A database that does not answer is no reason to wait here: readiness waits for it, and for its
+/// schema.
+async fn schema_suffices(app: &App) {
+    if let Ok(SchemaStanding::Old { have, want }) = app.global.schema_standing().await {
+        tracing::warn!(
+            schema.have = have,
+            schema.want = want,
+            "the schema is too old: nothing is served until `godwit migrate` has run on the primary and its work \
+             has been replicated here"
+        );
+        app.schema.suffices().await;
     }
 }
 
@@ -178,11 +188,6 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     let database = config.database.clone();
     app.loops.start(PositionLoop::schedule(&database), topology.waiting(), move || {
         PositionLoop::new(topology.clone(), global.clone(), &database)
-    });
-    let (global, watch) = (app.global.clone(), app.schema.clone());
-    app.loops.start(SchemaLoop::schedule(), Activator::new(), move || SchemaLoop {
-        global: global.clone(),
-        watch: watch.clone(),
     });
     let (global, journal, topology) =
         (app.global.clone(), config.journal.clone(), app.topology.clone());

@@ -60,9 +60,9 @@ pub async fn readiness(app: Data<App>) -> HttpResponse {
 /// `/api/health/startup`
 pub async fn startup(app: Data<App>) -> HttpResponse {
     let known = app.topology.look(|snapshot| snapshot.own.is_some());
-    let schema = app.schema.look().is_some_and(schema_suffices);
+    let schema = app.schema.look().is_some_and(SchemaStanding::suffices);
     let status = if known && schema { Status::Ok } else { Status::Error };
-    let facts = json!({ "position_known": known, "schema_suffices": schema });
+    let facts = json!({ "position_known": known, "schema": app.schema.describe() });
     answer(&app, BTreeMap::from([("startup", check(status, facts))]), status)
 }
 
@@ -173,12 +173,8 @@ fn replication(app: &App, snapshot: &Snapshot, primary: &PrimaryView) -> Check {
 
 fn schema(app: &App) -> Check {
     let status = match app.schema.look() {
-        Some(standing) if schema_suffices(standing) => Status::Ok,
+        Some(standing) if standing.suffices() => Status::Ok,
         Some(_) | None => Status::Error,
     };
     check(status, json!({ "standing": app.schema.describe() }))
-}
-
-const fn schema_suffices(standing: SchemaStanding) -> bool {
-    matches!(standing, SchemaStanding::Current | SchemaStanding::Newer)
 }

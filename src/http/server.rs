@@ -120,12 +120,21 @@ impl Servers {
         [self.public.handle(), self.internal.handle(), self.ops.handle()]
     }
 
-    /// Serves until all three are stopped.
+    /// Answers probes at once, and all else when `open` is done; until all three are stopped. Who connects before
+    /// waits.
     ///
     /// # Errors
-    /// When a listener fails.
-    pub async fn run(self) -> std::io::Result<()> {
-        tokio::try_join!(self.public, self.internal, self.ops).map(|_| ())
+    /// Those of `open`, and when a listener fails.
+    pub async fn run<E: From<std::io::Error>>(
+        self,
+        open: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let others = async {
+            open.await?;
+            tokio::try_join!(self.public, self.internal).map(|_| ()).map_err(E::from)
+        };
+        let ops = async { self.ops.await.map_err(E::from) };
+        tokio::try_join!(others, ops).map(|_| ())
     }
 }
 

@@ -49,6 +49,14 @@ pub enum SchemaStanding {
     Newer,
 }
 
+impl SchemaStanding {
+    /// Whether it has all that this program needs.
+    #[must_use]
+    pub const fn suffices(self) -> bool {
+        matches!(self, Self::Current | Self::Newer)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateFailure {
     #[error("setting database.owner_url is missing: migrations run as the schema's owner")]

@@ -25,6 +25,13 @@ impl SchemaWatch {
         *self.0.borrow()
     }
 
+    /// Waits until it is known to have all that this program needs.
+    pub async fn suffices(&self) {
+        let mut told = self.0.subscribe();
+        // The sender is ours: it lives as long as this.
+        let _ = told.wait_for(|standing| standing.is_some_and(SchemaStanding::suffices)).await;
+    }
+
     /// In words, for reports.
     #[must_use]
     pub fn describe(&self) -> Option<String> {

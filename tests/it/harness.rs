@@ -142,17 +142,17 @@ pub async fn shared() -> anyhow::Result<Arc<Cluster>> {
 
 /// Gives `test` a laboratory of its own, made as `shape` changes it, and brings it down after,
 /// whether the test ends, fails or panics.
-pub async fn own(
+pub async fn own<T>(
     name: &str,
     shape: impl FnOnce(&mut Spec),
-    test: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    test: impl AsyncFnOnce(&Cluster) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let _turn = OWN.acquire().await?;
     let cluster = Cluster::start(name, shape).await?;
     let done = AssertUnwindSafe(test(&cluster)).catch_unwind().await;
-    let closed = cluster.close(matches!(done, Ok(Ok(())))).await;
+    let closed = cluster.close(matches!(done, Ok(Ok(_)))).await;
     match done {
-        Ok(done) => done.and(closed),
+        Ok(done) => done.and_then(|done| closed.map(|()| done)),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

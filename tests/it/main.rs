@@ -15,6 +15,7 @@ mod drill;
 mod failover;
 mod faults;
 mod harness;
+mod health;
 mod items;
 mod laboratory;
 mod limits;
@@ -23,6 +24,7 @@ mod observed;
 mod outages;
 mod pages;
 mod raw;
+mod releases;
 mod sessions;
 mod signin;
 mod tenancy;
@@ -152,6 +154,13 @@ fn of_people() -> Vec<Trial> {
             a_form_is_done_once_and_only_for_whom_it_was_shown_to,
             a_browser_keeps_three_accounts,
             what_is_no_form_of_ours_is_refused_by_a_page,
+        }
+        run health::{
+            every_fault_and_every_two_are_told_as_the_contract_says,
+        }
+        run releases::{
+            a_version_goes_on_serving_while_the_schema_of_the_next_comes,
+            a_version_waits_for_its_schema_and_serves_once_it_has_come,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -11,7 +11,7 @@ pub mod edge;
 mod envelope;
 mod hop;
 mod kill;
-mod load;
+pub mod load;
 mod positions;
 mod quorum;
 pub mod wire;

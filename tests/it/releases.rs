@@ -1,0 +1,120 @@
+//! Two versions of the program and of the schema beside each other, and processes that are replaced.
+
+use crate::{
+    client,
+    faults::load::Load,
+    harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
+};
+use anyhow::ensure;
+use godwit::lab::{Spec, Target};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+async fn owner(cluster: &Cluster) -> anyhow::Result<PgConnection> {
+    Ok(PgConnection::connect(&cluster.region(US).global_db).await?)
+}
+
+/// What a probe of a region's process answers.
+async fn probe(
+    http: &reqwest::Client,
+    cluster: &Cluster,
+    at: &str,
+    path: &str,
+) -> anyhow::Result<(u16, Value)> {
+    let answer = http.get(format!("{}{path}", cluster.region(at).ops)).send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+/// Waits until a region says so of its schema.
+async fn schema_is(cluster: &Cluster, at: &str, wanted: &str) -> anyhow::Result<()> {
+    let http = client::http()?;
+    eventually(&format!("a schema that is {wanted} in {at}"), SOON, async || {
+        let told = probe(&http, cluster, at, "/api/health/readiness").await;
+        let (status, told) = told.map_err(|error| format!("{error:#}"))?;
+        let standing = &told["checks"]["schema"]["standing"];
+        if status == 200 && standing == wanted { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await
+}
+
+/// What a later version may bring, by the rules of `migrations/README.md`.
+const EXPANSIONS: [&str; 5] = [
+    "SET lock_timeout = '2s'; ALTER TABLE item ADD COLUMN note text;
+     ALTER TABLE item ADD COLUMN rank integer NOT NULL DEFAULT 0",
+    "SET lock_timeout = '2s'; ALTER TABLE write_journal ADD COLUMN note text;
+     ALTER TABLE user_session ADD COLUMN note text; ALTER TABLE api_key ADD COLUMN note text",
+    "CREATE TABLE later (id uuid PRIMARY KEY, item uuid)",
+    "CREATE INDEX CONCURRENTLY later_item ON item (tenant_id, rank)",
+    "INSERT INTO _sqlx_migrations SELECT 99990101000000, 'later', now(), true, '', 0",
+];
+
+pub async fn a_version_goes_on_serving_while_the_schema_of_the_next_comes() -> anyhow::Result<()> {
+    harness::own("expand", patient, async |cluster| {
+        let load = Load::begin(cluster).await?;
+        let mut owner = owner(cluster).await?;
+        for expansion in EXPANSIONS {
+            sqlx::raw_sql(expansion).execute(&mut owner).await?;
+        }
+        for name in REGIONS {
+            schema_is(cluster, name, "newer").await?;
+        }
+        let shots = load.end().await;
+        let failed: Vec<_> = shots.iter().filter(|shot| shot.failed()).collect();
+        ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), shots.len());
+        // One that starts now takes it for its own.
+        cluster.lab.kill(&format!("{AP}/api").parse()?).await?;
+        cluster.lab.restart(&region(AP).into()).await?;
+        schema_is(cluster, AP, "newer").await?;
+        cluster.sound(AP, SOON).await
+    })
+    .await
+}
+
+pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> anyhow::Result<()> {
+    harness::own("contract", |_: &mut Spec| {}, async |cluster| {
+        let mut caller = cluster.caller();
+        let kept = caller.create(EU, "kept", &json!({"n": 1})).await?.wants(201)?.id()?;
+        let apis = REGIONS.map(|name| format!("{name}/api").parse::<Target>());
+        for api in &apis {
+            cluster.lab.kill(api.as_ref().expect("a target")).await?;
+        }
+        // The schema of the version before: that of the last migration undone.
+        let mut owner = owner(cluster).await?;
+        for undone in [
+            "ALTER TABLE cluster_epoch DROP COLUMN first_xid",
+            "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+        ] {
+            sqlx::raw_sql(undone).execute(&mut owner).await?;
+        }
+        let starts = apis.iter().map(|api| cluster.lab.restart(api.as_ref().expect("a target")));
+        let migrated = async {
+            let http = client::http()?;
+            for name in REGIONS {
+                eventually(&format!("{name} to wait"), SOON, async || {
+                    let told = probe(&http, cluster, name, "/api/health/startup").await;
+                    let (status, told) = told.map_err(|error| format!("{error:#}"))?;
+                    let standing = told["checks"]["startup"]["schema"].as_str().unwrap_or_default();
+                    if status == 503 && standing.starts_with("old: ") { Ok(()) } else { Err(told.to_string()) }
+                })
+                .await?;
+                let (status, told) = probe(&http, cluster, name, "/api/health/liveness").await?;
+                ensure!(status == 200, "{told}");
+                let (status, told) = probe(&http, cluster, name, "/api/health/readiness").await?;
+                ensure!(status == 503, "{told}");
+            }
+            let done = cluster.command(&["migrate"]).await?;
+            ensure!(done.to_string().contains("applied"), "{done}");
+            Ok(())
+        };
+        let (started, migrated) = tokio::join!(futures_util::future::try_join_all(starts), migrated);
+        migrated?;
+        started?;
+        for name in REGIONS {
+            schema_is(cluster, name, "current").await?;
+            cluster.sound(name, SOON).await?;
+            caller.read(name, "kept", &kept).await?.wants(200)?;
+        }
+        Ok(())
+    })
+    .await
+}
