@@ -121,6 +121,21 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is waited out.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
+/// Longest wait for a process on this machine.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+
+/// Whether a probe says yes, and what it says.
+///
+/// # Errors
+/// When nobody answers, or in another way than ours.
+pub async fn probe(url: &str) -> anyhow::Result<(bool, serde_json::Value)> {
+    let builder = reqwest::Client::builder().timeout(PROBE_MAX).no_proxy();
+    let builder = builder.tls_certs_only(std::iter::empty::<reqwest::Certificate>());
+    let answer = builder.build()?.get(url).send().await?;
+    let ok = answer.status().is_success();
+    Ok((ok, answer.json().await.with_context(|| format!("{url} is no probe of Godwit"))?))
+}
+
 impl ApiClient {
     /// # Errors
     /// When `base` is no URL.

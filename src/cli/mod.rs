@@ -8,6 +8,7 @@ mod client;
 mod doctor;
 mod drill;
 mod failover;
+mod health;
 mod import;
 mod key;
 mod lab;
@@ -39,6 +40,7 @@ pub struct Cli {
 enum Command {
     Doctor(doctor::Doctor),
     Drill(drill::Drill),
+    Health(health::Health),
     Import(import::Import),
     Key(key::Key),
     Lab(lab::Lab),
@@ -63,6 +65,7 @@ impl Cli {
         let done = match self.command {
             Command::Doctor(doctor) => doctor.run(),
             Command::Drill(drill) => drill.run(),
+            Command::Health(health) => health.run(),
             Command::Import(import) => import.run(),
             Command::Key(key) => key.run(),
             Command::Lab(lab) => lab.run(),

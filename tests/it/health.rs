@@ -218,12 +218,13 @@ async fn settles(
 
 fn row(faults: &[Fault], said: &[Option<Said>]) -> String {
     let named: Vec<_> = faults.iter().map(ToString::to_string).collect();
-    let mut row = format!("| {} |", named.join("; "));
-    for said in said {
-        let cell = said.as_ref().map_or_else(|| "no answer".to_owned(), ToString::to_string);
-        row.push_str(&format!(" {cell} |"));
-    }
-    row
+    let named = if named.is_empty() { "nothing".to_owned() } else { named.join("; ") };
+    let told = said.iter().map(|said| match said {
+        None => "no answer".to_owned(),
+        Some(said) => said.to_string(),
+    });
+    let cells: Vec<_> = std::iter::once(named).chain(told).collect();
+    format!("| {} |", cells.join(" | "))
 }
 
 const HEAD: &str = "\

@@ -37,6 +37,16 @@ async fn schema_is(cluster: &Cluster, at: &str, wanted: &str) -> anyhow::Result<
     .await
 }
 
+/// What `godwit health` says by its exit code.
+async fn healthy(cluster: &Cluster, at: &str, probe: &str) -> anyhow::Result<bool> {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_godwit"));
+    command.args(["health", "--probe", probe, "--output", "json", "--config"]);
+    let told = command.arg(cluster.lab.config(&region(at))).output().await?;
+    let facts: Value = serde_json::from_slice(&told.stdout)?;
+    ensure!(facts["region"] == at, "{facts}");
+    Ok(told.status.success())
+}
+
 /// What a later version may bring, by the rules of `migrations/README.md`.
 const EXPANSIONS: [&str; 5] = [
     "SET lock_timeout = '2s'; ALTER TABLE item ADD COLUMN note text;
@@ -101,6 +111,8 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
                 ensure!(status == 200, "{told}");
                 let (status, told) = probe(&http, cluster, name, "/api/health/readiness").await?;
                 ensure!(status == 503, "{told}");
+                ensure!(!healthy(cluster, name, "readiness").await?);
+                ensure!(healthy(cluster, name, "liveness").await?);
             }
             let done = cluster.command(&["migrate"]).await?;
             ensure!(done.to_string().contains("applied"), "{done}");
@@ -113,6 +125,7 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
             schema_is(cluster, name, "current").await?;
             cluster.sound(name, SOON).await?;
             caller.read(name, "kept", &kept).await?.wants(200)?;
+            ensure!(healthy(cluster, name, "startup").await?);
         }
         Ok(())
     })
