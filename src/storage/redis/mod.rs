@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{config::RedisConfig, vocab::TokenHash};
 use deadpool_redis::redis::{
-    self, Client,
+    self, Client, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use secrecy::ExposeSecret as _;
@@ -46,7 +46,7 @@ impl Redis {
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When the address in the settings is no Redis URL; never because Redis is down.
+    /// When the address in the settings is no Redis URL, or the authority cannot be read; never because Redis is down.
     pub fn new(config: &RedisConfig) -> Result<Self, StorageError> {
         let other = |error: redis::RedisError| StorageError::Other(error.into());
         let url = config.url.expose_secret();
@@ -58,13 +58,22 @@ impl Redis {
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(5))
             .set_max_delay(Duration::from_millis(50));
-        let client = Client::open(url).map_err(other)?;
+        let client = match &config.authority {
+            None => Client::open(url),
+            Some(file) => {
+                let root_cert =
+                    std::fs::read(file).map_err(|error| StorageError::Other(error.into()))?;
+                let tls = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
+                Client::build_with_tls(url, tls)
+            }
+        };
+        let client = client.map_err(other)?;
+        let reached = client.get_connection_info().clone();
         let hot = ConnectionManager::new_lazy_with_config(client, settings).map_err(other)?;
         let (sessions, asked) = gather::channel();
         spawn(sessions::find_all(hot.clone(), response_ms_max, asked));
-        let pool = deadpool_redis::Config::from_url(url)
-            .builder()
-            .map_err(|error| StorageError::Other(error.into()))?
+        let pool = deadpool_redis::Manager::new(reached).map_err(other)?;
+        let pool = deadpool_redis::Pool::builder(pool)
             .max_size(POOL_CONNECTIONS_MAX)
             .wait_timeout(Some(response_ms_max))
             .create_timeout(Some(response_ms_max))
@@ -142,17 +151,21 @@ pub(crate) mod testing {
         }
 
         pub async fn start_on(port: u16) -> Option<Self> {
+            let number = port.to_string();
+            Self::start_with(&["--port", &number], port, connect(port)).await
+        }
+
+        /// With what it is to be told, for who then reaches it at that port by `redis`.
+        pub async fn start_with(arguments: &[&str], port: u16, redis: Redis) -> Option<Self> {
             let dir = tempfile::tempdir().unwrap();
             let mut child = Command::new("redis-server")
-                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-                .arg(port.to_string())
-                .arg("--dir")
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
                 .arg(dir.path())
+                .args(arguments)
                 .stdout(Stdio::null())
                 .kill_on_drop(true)
                 .spawn()
                 .unwrap();
-            let redis = connect(port);
             let deadline = Op::system(OpKind::Test, Duration::from_secs(10));
             while redis.ping().await.is_err() {
                 if child.try_wait().unwrap().is_some() || deadline.remaining().is_zero() {
@@ -177,7 +190,7 @@ pub(crate) mod testing {
     pub fn connect(port: u16) -> Redis {
         let url = format!("redis://127.0.0.1:{port}").into();
         // Generous: what these tests are about is not how fast this machine is.
-        Redis::new(&RedisConfig { url, response_ms_max: 1_000 }).unwrap()
+        Redis::new(&RedisConfig { url, authority: None, response_ms_max: 1_000 }).unwrap()
     }
 }
 
@@ -188,6 +201,7 @@ mod tests {
         *,
     };
     use crate::vocab::{Op, OpKind};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     #[tokio::test]
     async fn is_unavailable_within_its_bound_and_comes_back_by_itself() {
@@ -214,16 +228,65 @@ mod tests {
     async fn a_server_that_says_nothing_costs_no_more_than_the_bound() {
         let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", mute.local_addr().unwrap()).into();
-        let redis = Redis::new(&RedisConfig { url, response_ms_max: 50 }).unwrap();
+        let redis = Redis::new(&RedisConfig { url, authority: None, response_ms_max: 50 }).unwrap();
         let guard = Op::system(OpKind::Test, Duration::from_secs(2));
         assert!(matches!(redis.ping().await, Err(StorageError::Unavailable(_))));
         assert!(matches!(redis.connection().await, Err(StorageError::Unavailable(_))));
         assert!(!guard.remaining().is_zero());
     }
 
+    /// An authority, and what it signed for a server: the files' names.
+    fn certificates(dir: &std::path::Path, name: &str) -> [String; 3] {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let texts = [issuer.pem(), certificate.pem(), key.serialize_pem()];
+        let names = ["authority", "certificate", "key"];
+        std::array::from_fn(|n| {
+            let file = dir.join(format!("{name}-{}.pem", names[n]));
+            std::fs::write(&file, &texts[n]).unwrap();
+            file.to_str().unwrap().to_owned()
+        })
+    }
+
+    #[tokio::test]
+    async fn over_tls_only_a_server_that_its_authority_signed_is_spoken_to() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let [ours, certificate, key] = certificates(dir.path(), "ours");
+        let [theirs, ..] = certificates(dir.path(), "theirs");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let over = |scheme: &str, authority: Option<&String>| {
+            let url = format!("{scheme}://localhost:{port}").into();
+            let authority = authority.map(Into::into);
+            Redis::new(&RedisConfig { url, authority, response_ms_max: 1_000 }).unwrap()
+        };
+        let number = port.to_string();
+        let arguments = [
+            ["--port", "0", "--tls-port", &number].as_slice(),
+            &["--tls-auth-clients", "no", "--tls-ca-cert-file", &ours],
+            &["--tls-cert-file", &certificate, "--tls-key-file", &key],
+        ]
+        .concat();
+        let redis = over("rediss", Some(&ours));
+        let _server = Server::start_with(&arguments, port, redis.clone()).await.unwrap();
+        redis.ping().await.unwrap();
+        let mut own = redis.connection().await.unwrap();
+        redis::cmd("PING").query_async::<()>(&mut own).await.unwrap();
+        for refused in [over("rediss", Some(&theirs)), over("rediss", None), over("redis", None)] {
+            assert!(refused.ping().await.is_err());
+            assert!(refused.connection().await.is_err());
+        }
+    }
+
     #[tokio::test]
     async fn an_address_that_is_none_is_refused_at_the_start() {
         let url = "http://127.0.0.1".to_owned().into();
-        assert!(Redis::new(&RedisConfig { url, response_ms_max: 50 }).is_err());
+        assert!(Redis::new(&RedisConfig { url, authority: None, response_ms_max: 50 }).is_err());
     }
 }

@@ -150,7 +150,7 @@ async fn who_comes_next_does_not_wait_for_an_answer_that_takes_long() {
 async fn a_redis_that_hangs_holds_no_look_up_for_longer_than_the_bound() {
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", mute.local_addr().unwrap()).into();
-    let config = crate::config::RedisConfig { url, response_ms_max: 50 };
+    let config = crate::config::RedisConfig { url, authority: None, response_ms_max: 50 };
     let (redis, op) = (Redis::new(&config).unwrap(), op());
     let began = op.clock.monotonic();
     // More than wait at a time, and than one command asks for.
