@@ -1,0 +1,9 @@
+output "distribution_id" {
+  description = "For `aws cloudfront create-invalidation`."
+  value       = aws_cloudfront_distribution.this.id
+}
+
+output "buckets" {
+  description = "Where a release's files are put: one of them, the other follows."
+  value       = local.buckets
+}

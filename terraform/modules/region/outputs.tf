@@ -1,0 +1,33 @@
+output "cluster" {
+  description = "For `aws eks update-kubeconfig --name`."
+  value       = module.cluster.name
+}
+
+output "target_group_bindings" {
+  description = "For `kubectl apply`, once the chart is installed."
+  value       = module.cluster.target_group_bindings
+}
+
+output "settings" {
+  description = "What Godwit's settings of this region name."
+  value = {
+    global_database   = module.database.address
+    regional_database = module.database.regional_address
+    redis             = module.cache.address
+  }
+}
+
+output "regional_secret_arn" {
+  description = "Where RDS keeps the password of the regional database's owner."
+  value       = module.database.regional_secret_arn
+}
+
+output "redis_user" {
+  description = "The user of Redis whose password a person sets (README.md)."
+  value       = module.cache.user_id
+}
+
+output "alarms" {
+  description = "The topic that alarms go to."
+  value       = module.observability.topic_arn
+}

@@ -1,0 +1,96 @@
+# Made by `make regions` from regions.yaml: change it there.
+
+terraform {
+  required_version = ">= 1.11"
+
+  backend "s3" {
+    key          = "regions/eu-west-1.tfstate"
+    encrypt      = true
+    use_lockfile = true
+  }
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 6.25"
+    }
+  }
+}
+
+provider "aws" {
+  region              = "eu-west-1"
+  allowed_account_ids = [var.choices.account_id]
+
+  default_tags {
+    tags = local.tags
+  }
+}
+
+locals {
+  tags = {
+    app         = "godwit"
+    environment = var.environment
+    cost-center = var.cost_center
+    region      = "eu-west-1"
+    state       = "regions/eu-west-1"
+  }
+}
+
+module "region" {
+  source         = "../../modules/region"
+  region         = "eu-west-1"
+  domain         = var.domain
+  primary_region = var.primary_region
+  regions        = var.regions
+  choices        = var.choices
+  owner_password = var.owner_password
+  tags           = local.tags
+}
+
+# regions.auto.tfvars.json
+
+variable "domain" {
+  description = "The domain."
+  type        = string
+}
+
+variable "primary_region" {
+  description = "The region of the writer."
+  type        = string
+}
+
+variable "regions" {
+  description = "Every region."
+  type        = any
+}
+
+# terraform.tfvars
+
+variable "environment" {
+  description = "As production."
+  type        = string
+}
+
+variable "cost_center" {
+  description = "Who pays."
+  type        = string
+}
+
+variable "choices" {
+  description = "The region's sizes, people and versions: modules/region says which."
+  type        = any
+}
+
+# TF_VAR_owner_password
+
+variable "owner_password" {
+  description = "For the making of the first global database alone."
+  type        = string
+  sensitive   = true
+  default     = null
+}
+
+output "region" {
+  description = "What has to be known of it."
+  value       = module.region
+}
