@@ -32,7 +32,7 @@ COMPOSE = """\
 name: godwit
 
 x-hardened: &hardened
-  read_only: true
+  # Not `read_only`: Compose copies the texts of `configs` into a container, and refuses to where its root is (docker/compose#12031).
   cap_drop: [ALL]
   security_opt: [no-new-privileges:true]
   restart: unless-stopped

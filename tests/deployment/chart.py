@@ -127,6 +127,7 @@ def custom_kinds_are_as_their_models(tree):
         "{{- if .Values.autoscaling.enabled }}",
         "replicas",
     ),
+    Mistake(f"{TEMPLATES}/deployment.yaml", "nodeTaintsPolicy: Honor", "nodeTaintsPolicy: Ignore", "a zone that is down"),
     Mistake(f"{TEMPLATES}/poddisruptionbudget.yaml", "maxUnavailable: 1", "maxUnavailable: 2", "PodDisruptionBudget"),
     Mistake(
         VALUES,
@@ -165,6 +166,8 @@ def each_region_carries_the_loss_of_another(tree):
             one["topologyKey"]: one["whenUnsatisfiable"]
             for one in deployment["template"]["spec"]["topologySpreadConstraints"]
         }
+        if any(one.get("nodeTaintsPolicy") != "Honor" for one in deployment["template"]["spec"]["topologySpreadConstraints"]):
+            yield f"{region}: nodes of a zone that is down count for the spread"
         hard = "DoNotSchedule" if region == listed["primary"] else "ScheduleAnyway"
         if spread != {"topology.kubernetes.io/zone": hard, "kubernetes.io/hostname": "ScheduleAnyway"}:
             yield f"{region}: spread over zone and host: {spread}"
@@ -276,6 +279,8 @@ REFUSED = {
     "'/replicas': minimum": {"autoscaling": {"enabled": False}, "replicas": 1},
     "'/autoscaling/minReplicas'": {"autoscaling": {"minReplicas": 1}},
     "minReplicas is 20, more than maxReplicas": {"autoscaling": {"minReplicas": 20}},
+    "settings.server.workers: must be a number": {"settings": {"server": {"workers": 0}}},
+    "resources.requests.cpu: is missing": {"resources": {"requests": {"cpu": None}}},
     "are needed to take over": {"autoscaling": {"maxReplicas": 7}},
     "the shares come to": {"regions": {"eu-west-1": {"share": 31}}},
     "'/gateway/parentRefs': minItems": {"public": {"exposure": "gateway"}},
@@ -475,8 +480,9 @@ def clusters_are_one_replica_cluster(tree):
         objects, _ = rendering.render(tree, rendering.values(tree, region))
         most[region] = the(objects, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
     room = {cluster["spec"]["postgresql"]["parameters"]["max_connections"] for cluster in clusters.values()}
-    # Of each process 16 that write, 16 that read and 6 more (docs/RUNBOOK.md); one process more while they are replaced.
-    if len(room) != 1 or int(next(iter(room))) < (max(most.values()) + 1) * 38:
+    # Of each process 16 that write, 16 that read, 2 for each of 4 workers and 6 more (docs/RUNBOOK.md); two processes more while they are
+    # replaced.
+    if len(room) != 1 or int(next(iter(room))) < (max(most.values()) + 2) * 46:
         yield f"{room} connections are not enough for {most} processes, or not the same everywhere"
     first = f"godwit-{listed['primary']}"
     for region, cluster in clusters.items():

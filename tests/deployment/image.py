@@ -134,7 +134,8 @@ def called(service, kind):
 
 
 @check(
-    Mistake("compose.yaml", "read_only: true", "read_onli: true", "read_onli"),
+    Mistake("compose.yaml", "restart: unless-stopped", "restartt: unless-stopped", "restartt"),
+    Mistake("compose.yaml", "cap_drop: [ALL]", "cap_drop: [ALL]\n  read_only: true", "cannot put the texts"),
     Mistake("compose.yaml", "postgres:15-bookworm", "postgres", "postgres has no tag"),
     Mistake("compose.yaml", '"127.0.0.1:8082:8081"', '"8082:8081"', "8082:8081"),
     Mistake("compose.yaml", '"127.0.0.1:8082:8081"', '"127.0.0.1:8089:8081"', "8089"),
@@ -161,8 +162,10 @@ def compose(tree):
         # The image's own user is a number that is not root's.
         if image != "godwit" and not service.get("user"):
             yield f"{name}: runs as root"
-        if service.get("read_only") is not True or service.get("cap_drop") != ["ALL"]:
-            yield f"{name}: read_only is not true, or cap_drop not ALL"
+        if service.get("cap_drop") != ["ALL"]:
+            yield f"{name}: cap_drop is not ALL"
+        if service.get("read_only") and service.get("configs"):
+            yield f"{name}: is read_only, where Compose cannot put the texts of its configs"
         if service.get("security_opt") != ["no-new-privileges:true"]:
             yield f"{name}: may gain privileges"
         if set(service.get("deploy", {}).get("resources", {}).get("limits", {})) != {"cpus", "memory"}:

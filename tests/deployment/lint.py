@@ -20,7 +20,7 @@ def dockerfile(tree):
 @check(
     Mistake("regions.yaml", "domain:", "domain: a\ndomain:", "duplication of key"),
     Mistake("regions.yaml", "default: true", "default: yes", "truthy"),
-    Mistake("compose.yaml", "  read_only: true", "   read_only: true", "indentation"),
+    Mistake("compose.yaml", "  security_opt: [", "   security_opt: [", "compose.yaml"),
     Mistake("regions.yaml", "share: 30", "share: 030", "octal"),
     Mistake("regions.yaml", "share: 30", "share:", "empty value"),
 )

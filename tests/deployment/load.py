@@ -139,6 +139,16 @@ for name, line, fine in (
     if (list(run.unexcused()) == []) != fine:
         print(f"{name}: {'held against' if fine else 'not held against'} the cluster")
 
+THROWN = 'time="..." level=error msg="TypeError: ... at visit" executor=constant-arrival-rate scenario=users'
+for name, line, fine in (
+    ("a word of warning", 'time="..." level=warning msg="Request Failed" error="EOF" executor=a', True),
+    ("a threshold that was breached", 'time="..." level=error msg="thresholds on metrics ... have been crossed"', True),
+    ("an operation that threw", THROWN, False),
+):
+    (run.dir / "k6.log").write_text(line)
+    if (list(run.broke_off()) == []) != fine:
+        print(f"{name}: {'wrong' if fine else 'not found'}")
+
 ledger = [{"collection": "c"}, *({"acknowledged": key.upper(), "key": key} for key in "abc")]
 (run.dir / "ledger.ndjson").write_text("".join(json.dumps(line) + "\\n" for line in ledger))
 for name, there, fine in (
@@ -161,6 +171,7 @@ for name, there, fine in (
     Mistake(f"{HERE}/run", 'line["status"] == 503', "True", "another status"),
     Mistake(f"{HERE}/run", 'line["failed"] == "write" or', "True or", "a read elsewhere"),
     Mistake(f"{HERE}/run", "if id not in there[key]]", "if not there[key]]", "under another id"),
+    Mistake(f"{HERE}/run", '"level=error" in line and', "False and", "an operation that threw"),
     Mistake(f"{HERE}/run", "if len(ids) > 1]", "if len(ids) > 2]", "one twice"),
 )
 def judgment(tree):

@@ -59,7 +59,7 @@ def charted(tree, region, *layers, **options):
         "revisionHistoryLimit: 6",
         "Deployment godwit",
     ),
-    Mistake(f"{BASE}/kustomization.yaml", "  - service-godwit-ops.yaml\n", "", "Service godwit-ops is missing"),
+    Mistake(f"{BASE}/kustomization.yaml", "  - poddisruptionbudget-godwit.yaml\n", "", "PodDisruptionBudget godwit is missing"),
     Mistake("k8s/migrate/us-east-1/migrate.yaml", "- migrate\n", "- status\n", "Job godwit-migrate"),
     Mistake(
         "k8s/components/monitoring/servicemonitor-godwit.yaml",

@@ -14,6 +14,28 @@ VALUES = f"{CHART}/values.yaml"
 
 
 @check(
+    Mistake(f"{TEMPLATES}/service.yaml", "topology.kubernetes.io/region: {{ .Values.region }}", "a: b", "no region"),
+    Mistake(f"{TEMPLATES}/service.yaml", "region: {{ .Values.region }}", "region: {{ .Values.primaryRegion }}", "no region"),
+    Mistake(f"{TEMPLATES}/servicemonitor.yaml", "targetLabel: region", "targetLabel: place", "no region"),
+)
+def series_name_their_region(tree):
+    """What Prometheus reads by the ServiceMonitor says which region it is of: rules join by that."""
+    said = "__meta_kubernetes_service_label_"
+    for way, region, objects in ways(tree):
+        for monitor in of_kind(objects, "ServiceMonitor"):
+            wanted = monitor["spec"]["selector"]["matchLabels"].items()
+            services = [one for one in of_kind(objects, "Service") if wanted <= one["metadata"]["labels"].items()]
+            rules = [rule for one in monitor["spec"]["endpoints"] for rule in one.get("relabelings", [])]
+            taken = [rule["sourceLabels"][0] for rule in rules if rule.get("targetLabel") == "region"]
+            for service in services:
+                labels = {said + re.sub(r"\W", "_", name): value for name, value in service["metadata"]["labels"].items()}
+                if [labels.get(name) for name in taken] != [region]:
+                    yield f"{way}: the series of Service {names(service)} have no region of theirs"
+            if not services:
+                yield f"{way}: the ServiceMonitor finds no Service, so no region"
+
+
+@check(
     Mistake(
         f"{TEMPLATES}/_migrate.tpl",
         '"component" "migrate") | nindent 6',
@@ -166,6 +188,7 @@ def names_lead_somewhere(tree):
         "terminationGracePeriodSeconds: 30",
         "of 30 s",
     ),
+    Mistake(f"{TEMPLATES}/deployment.yaml", "  minReadySeconds: {{ add", "  # {{ add", "before the one before it"),
     Mistake(f"{TEMPLATES}/deployment.yaml", "maxUnavailable: 0", "maxUnavailable: 1", "rollout"),
     Mistake(
         f"{TEMPLATES}/service.yaml",
@@ -193,6 +216,8 @@ def processes_begin_and_end_well(tree):
         drained = config["server"].get("drain_seconds_max", 20)
         if not 0 < slept < slept + drained < pod["terminationGracePeriodSeconds"]:
             yield f"{way}: preStop sleeps {slept} s and a drain takes {drained} s of {pod['terminationGracePeriodSeconds']} s"
+        if deployment["spec"].get("minReadySeconds", 0) < slept + drained:
+            yield f"{way}: the next process is told to end before the one before it has ended"
         if deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] != 0:
             yield f"{way}: a rollout takes processes away before there are others"
         for name, kept in {"godwit": False, "godwit-internal": True, "godwit-ops": True}.items():

@@ -8,7 +8,7 @@ template:
       {{- include "godwit.labels" (dict "root" . "component" "migrate") | nindent 6 }}
   spec:
     {{- include "godwit.pod" (dict "root" . "serviceAccount" "default") | nindent 4 }}
-    restartPolicy: OnFailure
+    restartPolicy: Never
     containers:
       - name: migrate
         {{- include "godwit.container" . | nindent 8 }}

@@ -42,6 +42,12 @@
 {{- fail (printf "terminationGracePeriodSeconds: must be more than %d, which preStopSleepSeconds and server.drain_seconds_max come to" (int $stopping)) -}}
 {{- end -}}
 
+{{- if not (dig "server" "workers" 0 $values.settings) -}}
+{{- fail "settings.server.workers: must be a number of threads: 0 is one for each of the node's cores, and each holds connections to Postgres" -}}
+{{- end -}}
+{{- if and $values.autoscaling.enabled (not (dig "requests" "cpu" "" $values.resources)) -}}
+{{- fail "resources.requests.cpu: is missing, and autoscaling goes by its share" -}}
+{{- end -}}
 {{- if $values.autoscaling.enabled -}}
 {{- $bounds := include "godwit.bounds" . | fromYaml -}}
 {{- $capacity := include "godwit.capacity" (dict "root" . "region" $values.region) | fromYaml -}}

@@ -30,6 +30,7 @@ locals {
 }
 
 resource "aws_lb" "this" {
+  #checkov:skip=CKV_AWS_150:All have it but that of a release on trial, which is taken down again.
   #checkov:skip=CKV_AWS_91:Godwit logs each request itself, with its tenant, its route and its decision; the balancer knows less.
 
   for_each = local.built
@@ -40,8 +41,9 @@ resource "aws_lb" "this" {
   subnets                          = each.value.subnets
   security_groups                  = [aws_security_group.balancer[each.key].id]
   enable_cross_zone_load_balancing = true
-  enable_deletion_protection       = true
-  tags                             = merge(local.tags, { Name = "${var.name}-${each.key}" })
+  # A release on trial is taken down again.
+  enable_deletion_protection = each.key != "canary"
+  tags                       = merge(local.tags, { Name = "${var.name}-${each.key}" })
 }
 
 resource "aws_lb_target_group" "this" {

@@ -35,9 +35,10 @@ output "statements" {
       Resource = ["*"]
     }],
     local.rds ? [{
-      Sid      = "MoveInstance"
-      Effect   = "Allow"
-      Action   = ["rds:PromoteReadReplica", "rds:ModifyDBInstance"]
+      Sid    = "MoveInstance"
+      Effect = "Allow"
+      # ModifyDBInstance cannot be narrowed to an attribute: it could end backups and protection too.
+      Action   = ["rds:PromoteReadReplica"]
       Resource = local.global_arns
     }] : [],
     local.aurora ? [{

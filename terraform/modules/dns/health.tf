@@ -53,7 +53,8 @@ resource "aws_route53_health_check" "canary" {
 }
 
 locals {
-  bucket = { for region in local.order : region => "godwit-${var.account_id}-drain-${region}" }
+  # Another keeper is another bucket: a name that was given up can be anybody's next.
+  bucket = { for region, keeper in local.keeper : region => "godwit-${var.account_id}-drain-${region}-in-${keeper}" }
 }
 
 resource "aws_s3_bucket" "drain" {
@@ -67,7 +68,13 @@ resource "aws_s3_bucket" "drain" {
   for_each = local.keeper
   region   = each.value
   bucket   = local.bucket[each.key]
-  tags     = merge(local.tags, { Name = local.bucket[each.key], of = each.key })
+  # A flag that is up goes with a region that is taken out, and does not keep its bucket.
+  force_destroy = true
+  tags          = merge(local.tags, { Name = local.bucket[each.key], of = each.key })
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "drain" {

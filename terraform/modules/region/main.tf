@@ -3,9 +3,8 @@
 locals {
   name  = "godwit-${var.region}"
   order = sort(keys(var.regions))
-  # Counted round, so that every region's copies go to another one and no two are restarted in one hour.
+  # Counted, so that no two are restarted in one hour.
   index = index(local.order, var.region)
-  after = local.order[(local.index + 1) % length(local.order)]
   day   = element(["mon", "tue", "wed", "thu", "sat", "sun"], local.index)
 
   # Two networks overlap if the shorter prefix of the two makes them one.
@@ -122,7 +121,7 @@ module "database" {
   instance_class         = var.choices.database.instance_class
   regional               = var.choices.database.regional
   owner_password         = var.owner_password
-  backup_region          = local.after == var.region ? var.choices.database.backup_region : local.after
+  backup_region          = var.choices.database.backup_region
   backup_window          = "0${local.index % 5}:00-0${local.index % 5}:45"
   maintenance_window     = "${local.day}:06:00-${local.day}:07:00"
   vpc_id                 = module.network.vpc_id

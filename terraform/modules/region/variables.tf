@@ -53,8 +53,8 @@ variable "choices" {
     })
     database = object({
       instance_class = string
-      # Where copies go while there is one region.
-      backup_region = optional(string)
+      # Where copies of the backups go: another region, and for good. A vault does not move, and nothing that keeps data is destroyed.
+      backup_region = string
       global = object({
         engine            = string
         engine_version    = string

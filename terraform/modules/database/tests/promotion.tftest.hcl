@@ -69,7 +69,7 @@ run "a_replica_is_made" {
 
   # And who may move it may do no more.
   assert {
-    condition     = toset(flatten([for statement in output.statements : statement.Action if statement.Sid != "Look"])) == toset(["rds:PromoteReadReplica", "rds:ModifyDBInstance"])
+    condition     = toset(flatten([for statement in output.statements : statement.Action if statement.Sid != "Look"])) == toset(["rds:PromoteReadReplica"])
     error_message = "More than it takes to promote."
   }
 

@@ -23,6 +23,7 @@ variables {
     }
     database = {
       instance_class = "db.r7g.large"
+      backup_region  = "eu-central-1"
       global         = { engine = "rds", engine_version = "17", storage_gib = 500, connections_max = 800, slot_wal_keep_mib = 102400, backup_days = 14 }
       regional       = { engine_version = "17", instance_class = "db.t4g.medium", storage_gib = 50, backup_days = 14 }
     }
