@@ -9,6 +9,7 @@ use anyhow::ensure;
 use godwit::lab::{Spec, Target};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use std::time::Duration;
 
 async fn owner(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect(&cluster.region(US).global_db).await?)
@@ -46,6 +47,9 @@ async fn healthy(cluster: &Cluster, at: &str, probe: &str) -> anyhow::Result<boo
     ensure!(facts["region"] == at, "{facts}");
     Ok(told.status.success())
 }
+
+/// What a process that serves answers within, as a rule.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// What a later version may bring, by the rules of `migrations/README.md`.
 const EXPANSIONS: [&str; 5] = [
@@ -113,6 +117,10 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
                 ensure!(status == 503, "{told}");
                 ensure!(!healthy(cluster, name, "readiness").await?);
                 ensure!(healthy(cluster, name, "liveness").await?);
+                // Who comes for anything else waits.
+                let url = format!("{}/api/health/liveness", cluster.region(name).public);
+                let answer = http.get(url).timeout(UNANSWERED).send().await;
+                ensure!(answer.is_err(), "served with an old schema: {answer:?}");
             }
             let done = cluster.command(&["migrate"]).await?;
             ensure!(done.to_string().contains("applied"), "{done}");
