@@ -20,7 +20,7 @@ use crate::{
     routing::forward::Forwarder,
     storage::{
         Global,
-        control::{DatabaseControl, Postgres},
+        control::{self, DatabaseControl},
         migrate::SchemaStanding,
         redis::Redis,
     },
@@ -72,8 +72,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let lease = config.lease.clone();
     let topology = Topology::new(config.region.clone(), peers, stale_after, lease, clock.clone());
     let grantor = Grantor::new(redis.clone(), topology.clone(), config.lease.term_ms);
-    let control: Arc<dyn DatabaseControl> =
-        Arc::new(Postgres::new(&config).context("control database")?);
+    let control = control::of(&config).context("control database")?;
     let replayer = Arc::new(replayer::Replayer { global: global.clone() });
     let clerk = Clerk::new(&config, global.clone(), topology.clone(), replayer);
     let known = topology.clone();

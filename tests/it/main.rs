@@ -19,10 +19,13 @@ mod health;
 mod items;
 mod laboratory;
 mod limits;
+mod listener;
 mod lists;
 mod observed;
 mod outages;
 mod pages;
+#[cfg(feature = "platforms")]
+mod platforms;
 mod raw;
 mod releases;
 mod sessions;
@@ -119,6 +122,8 @@ fn trials() -> Vec<Trial> {
     trials.extend(of_people());
     trials.extend(faults::trials());
     trials.extend(failover::trials());
+    #[cfg(feature = "platforms")]
+    trials.extend(platforms::trials());
     trials
 }
 
