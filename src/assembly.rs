@@ -184,6 +184,7 @@ pub fn description() -> String {
 
 fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     let config = &app.config;
+    app.topology.begins();
     let (topology, global) = (app.topology.clone(), app.global.clone());
     let database = config.database.clone();
     app.loops.start(PositionLoop::schedule(&database), topology.waiting(), move || {

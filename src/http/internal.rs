@@ -81,6 +81,8 @@ pub fn report(app: &App) -> TopologyReport {
         lag_ms: lag.map(|lag| millis(lag.bound(now))),
         lag_bytes: lag.and_then(|lag| lag.bytes),
         streaming: own.and_then(|own| own.streaming),
+        starting: snapshot.is_starting(now),
+        ending: app.draining.is_cancelled(),
         writable: primary.as_ref() == Some(&app.region),
         primary,
         missed_ms: snapshot.missed_since.map(|since| millis(now.saturating_duration_since(since))),

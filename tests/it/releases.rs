@@ -5,11 +5,11 @@ use crate::{
     faults::load::Load,
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
 };
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Target};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 async fn owner(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect(&cluster.region(US).global_db).await?)
@@ -134,6 +134,40 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
             cluster.sound(name, SOON).await?;
             caller.read(name, "kept", &kept).await?.wants(200)?;
             ensure!(healthy(cluster, name, "startup").await?);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Longest from the start of a process of the primary to its first answer.
+const BEGUN: Duration = Duration::from_secs(20);
+
+/// A process of the primary's region that is killed and started at once has neither its lease nor, in the other
+/// regions, anybody's word: until it has, what comes to it waits.
+pub async fn a_process_that_has_just_begun_refuses_nobody() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let mut caller = cluster.caller();
+        caller.create(EU, "begun", &json!({"n": 0})).await?.wants(201)?;
+        for name in [US, EU] {
+            let api: Target = format!("{name}/api").parse()?;
+            cluster.lab.kill(&api).await?;
+            let first = async {
+                let until = Instant::now() + BEGUN;
+                loop {
+                    // Nobody listens yet.
+                    let answer = caller.create(name, "begun", &json!({"n": 1})).await;
+                    match answer {
+                        Err(error) if Instant::now() > until => return Err(error),
+                        Err(_) => tokio::task::yield_now().await,
+                        Ok(answer) => return answer.wants(201),
+                    }
+                }
+            };
+            let (started, first) = tokio::join!(cluster.lab.restart(&api), first);
+            started?;
+            first.with_context(|| format!("the first answer of {name}"))?;
+            cluster.sound(name, SOON).await?;
         }
         Ok(())
     })
