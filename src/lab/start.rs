@@ -107,7 +107,10 @@ async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<(
     let mut command = godwit(lab, &["serve"]);
     command.arg("--config").arg(lab.layout.config_of(region, index + 1));
     let child = lab.launch(region, part, command)?;
-    child.until("answer", PATIENCE, || api::get(listeners.public, "/api/health/liveness")).await?;
+    // Without a database it serves nobody; what is ordered of it, it does all the same.
+    let database = lab.answers_for(region, Part::Postgres);
+    let port = if database { listeners.public } else { listeners.ops };
+    child.until("answer", PATIENCE, || api::get(port, "/api/health/liveness")).await?;
     Ok(())
 }
 

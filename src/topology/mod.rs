@@ -195,6 +195,12 @@ impl Topology {
         self.inner.snapshot.send_modify(|snapshot| snapshot.starts_until = Some(starts_until));
     }
 
+    /// Whether its loops have begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.look(|snapshot| snapshot.starts_until.is_some())
+    }
+
     /// Waits, in a process that began a moment ago, until it knows of a primary or, where its own data could
     /// not be read, until it can; at most until `deadline`. `false` when there is nothing new to learn.
     /// Cancellation-safe.

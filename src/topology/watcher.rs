@@ -4,13 +4,9 @@
 //! yet whether its region takes writes: what another said of it a moment ago stands, for as long as if this one
 //! had not answered.
 
-use super::{
-    PrimaryAt, Topology,
-    probe::{self, peer_client},
-    snapshot::Peer,
-};
+use super::{PrimaryAt, Topology, probe, snapshot::Peer};
 use crate::{
-    config::{Config, PeerTls, RoutingConfig, TopologyConfig},
+    config::{Config, TopologyConfig},
     loops::{Activator, Loop, Schedule, Tick},
     vocab::{Epoch, Op, Region, causes},
 };
@@ -34,8 +30,7 @@ pub struct WatcherLoop {
     peer: Region,
     base: String,
     client: probe::PeerClient,
-    routing: RoutingConfig,
-    tls: Option<PeerTls>,
+    connect: probe::Connect,
     patience: Duration,
     topology: Topology,
     heard: Arc<dyn Heard>,
@@ -51,6 +46,7 @@ impl WatcherLoop {
         peer: Region,
         config: &Config,
         client: probe::PeerClient,
+        connect: probe::Connect,
         topology: Topology,
         heard: Arc<dyn Heard>,
         again: Activator,
@@ -60,8 +56,7 @@ impl WatcherLoop {
             peer,
             base: base.unwrap_or_default(),
             client,
-            routing: config.routing.clone(),
-            tls: config.cluster.peer_tls.clone(),
+            connect,
             patience: Duration::from_millis(config.topology.probe_ms_max),
             topology,
             heard,
@@ -148,7 +143,7 @@ impl WatcherLoop {
 
     /// Has the next question go over a connection of its own: to another process, where there is one.
     fn leave(&mut self) {
-        match peer_client(&self.routing, self.tls.as_ref()) {
+        match (self.connect)() {
             Ok(client) => self.client = client,
             // The old one is as good as it was.
             Err(error) => tracing::warn!(error = %causes(&error), "no new connection to a peer"),

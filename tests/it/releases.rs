@@ -121,6 +121,7 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
                 let url = format!("{}/api/health/liveness", cluster.region(name).public);
                 let answer = http.get(url).timeout(UNANSWERED).send().await;
                 ensure!(answer.is_err(), "served with an old schema: {answer:?}");
+                sends_peers_elsewhere(cluster, name).await?;
             }
             let done = cluster.command(&["migrate"]).await?;
             ensure!(done.to_string().contains("applied"), "{done}");
@@ -137,6 +138,68 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
         }
         Ok(())
     })
+    .await
+}
+
+/// Peers are told that it has yet to start, over a connection of theirs: no other would do better here, but where
+/// there is another process it may.
+async fn sends_peers_elsewhere(cluster: &Cluster, at: &str) -> anyhow::Result<()> {
+    let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+    let internal = &cluster.region(at).internal;
+    let told = peer.get(format!("{internal}/internal/v1/topology")).send().await?;
+    let told: Value = told.error_for_status()?.json().await?;
+    ensure!(told["starting"] == true && told["writable"] == false, "{told}");
+    for path in ["/v1/collections/kept/items", "/internal/v1/ask"] {
+        let method = if path.starts_with("/v1") { Method::GET } else { Method::POST };
+        let refused = peer.request(method, format!("{internal}{path}")).send().await?;
+        let elsewhere = refused.headers().contains_key("godwit-ending");
+        ensure!(refused.status() == 421 && elsewhere, "{path}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// Nobody knows what its schema is.
+pub async fn a_process_that_starts_without_its_database_waits_for_it() -> anyhow::Result<()> {
+    harness::own(
+        "away",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let mut caller = cluster.caller();
+            let kept = caller.create(US, "kept", &json!({"n": 1})).await?.wants(201)?.id()?;
+            let (api, postgres) = (format!("{AP}/api").parse()?, format!("{AP}/postgres").parse()?);
+            cluster.lab.kill(&postgres).await?;
+            cluster.lab.kill(&api).await?;
+            cluster.lab.restart(&api).await?;
+            let http = client::http()?;
+            let begun = async || {
+                let told = http.get(format!("{}/loops", cluster.region(AP).ops)).send().await?;
+                anyhow::Ok(told.text().await?.contains("failover.keeper"))
+            };
+            eventually("what its database is ordered by", SOON, async || match begun().await {
+                Ok(true) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await?;
+            for (path, wanted) in [("liveness", 200), ("startup", 503), ("readiness", 503)] {
+                let (status, told) =
+                    probe(&http, cluster, AP, &format!("/api/health/{path}")).await?;
+                ensure!(status == wanted, "{path}: {told}");
+            }
+            let url = format!("{}/api/health/liveness", cluster.region(AP).public);
+            let answer = http.get(url).timeout(UNANSWERED).send().await;
+            ensure!(answer.is_err(), "served with a schema that nobody knows: {answer:?}");
+            let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+            let url = format!("{}/v1/collections/kept/items", cluster.region(AP).internal);
+            let refused = peer.get(url).send().await?;
+            ensure!(refused.headers().contains_key("godwit-ending"), "{refused:?}");
+            // The region has its word in the lease without it.
+            caller.create(US, "kept", &json!({"n": 2})).await?.wants(201)?;
+            cluster.lab.restart(&postgres).await?;
+            cluster.sound(AP, SOON).await?;
+            caller.read(AP, "kept", &kept).await?.wants(200)?;
+            Ok(())
+        },
+    )
     .await
 }
 
