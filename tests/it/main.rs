@@ -163,6 +163,7 @@ fn of_people() -> Vec<Trial> {
             a_version_waits_for_its_schema_and_serves_once_it_has_come,
             a_process_that_starts_without_its_database_waits_for_it,
             a_process_that_has_just_begun_refuses_nobody,
+            a_process_that_is_about_to_end_is_started_anew,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -7,6 +7,11 @@ use crate::{
 };
 use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Target};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use std::time::{Duration, Instant};
@@ -233,6 +238,36 @@ pub async fn a_process_that_has_just_begun_refuses_nobody() -> anyhow::Result<()
             cluster.sound(name, SOON).await?;
         }
         Ok(())
+    })
+    .await
+}
+
+/// It runs when the start is asked for, and soon does not.
+pub async fn a_process_that_is_about_to_end_is_started_anew() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let api: Target = format!("{AP}/api").parse()?;
+        let pid = || {
+            let facts = cluster.lab.facts().context("no facts")?;
+            facts.regions[&region(AP)].pids.api.context("no process")
+        };
+        let before = pid()?;
+        kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGTERM)?;
+        let http = client::http()?;
+        eventually("the end to be told", SOON, async || {
+            // Or it has ended already.
+            let Ok(told) = probe(&http, cluster, AP, "/api/health/readiness").await else {
+                return Ok(());
+            };
+            if told.1["checks"]["process"]["draining"] == true {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        })
+        .await?;
+        cluster.lab.restart(&api).await?;
+        ensure!(pid()? != before, "the old one was taken for one that runs");
+        cluster.sound(AP, SOON).await
     })
     .await
 }
