@@ -51,6 +51,8 @@ pub fn all_well() -> Sight {
             lag_ms: None,
             lag_bytes: None,
             streaming: None,
+            starting: false,
+            ending: false,
             writable: primary,
             primary: Some(at("us-east-1")),
             missed_ms: None,
