@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    vocab::{Lsn, Platform},
+    vocab::{Bookmark, Platform},
 };
 use aws_sdk_rds::types::{GlobalCluster, GlobalClusterMemberSynchronizationStatus as Connected};
 
@@ -71,7 +71,7 @@ impl Aurora {
         })
     }
 
-    async fn go_over(&self, how: &Promotion, from: Lsn) -> Result<(), ControlError> {
+    async fn go_over(&self, how: &Promotion, from: Bookmark) -> Result<(), ControlError> {
         let own = self.own()?;
         if !how.planned && !how.accepts_loss {
             let why =
@@ -111,7 +111,7 @@ impl Managing for Aurora {
         Box::pin(self.look())
     }
 
-    fn promote<'a>(&'a self, how: &'a Promotion, from: Lsn) -> Acting<'a, ()> {
+    fn promote<'a>(&'a self, how: &'a Promotion, from: Bookmark) -> Acting<'a, ()> {
         Box::pin(self.go_over(how, from))
     }
 

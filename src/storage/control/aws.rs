@@ -1,7 +1,7 @@
 //! Amazon's API, as the process' own role. Which region it is asked in, a database's ARN says.
 
 use super::{ControlError, managed::ANSWER_MAX};
-use crate::vocab::{Lsn, Platform};
+use crate::vocab::{Bookmark, Platform};
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_rds::{Client, types::Tag};
 use aws_smithy_http_client::{
@@ -10,7 +10,7 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
-/// Where replay was when the promotion was asked for: a tag of the database.
+/// Where replay was when the promotion was asked for, as a bookmark: a tag of the database.
 const PROMOTED_FROM: &str = "godwit:promoted-from";
 
 /// A database's ARN (Amazon RDS User Guide, "Amazon Resource Names (ARNs) in Amazon RDS"):
@@ -56,7 +56,7 @@ impl Api {
     }
 
     /// Keeps it on the database itself, which outlives every process.
-    pub async fn keep(&self, database: &Arn, from: Lsn) -> Result<(), ControlError> {
+    pub async fn keep(&self, database: &Arn, from: Bookmark) -> Result<(), ControlError> {
         let tag = Tag::builder().key(PROMOTED_FROM).value(from.to_string()).build();
         let client = self.client(&database.region).await;
         let kept = client.add_tags_to_resource().resource_name(&database.text).tags(tag).send();
@@ -65,7 +65,7 @@ impl Api {
 }
 
 /// What [`Api::keep`] kept.
-pub(super) fn promoted_from(tags: &[Tag]) -> Option<Lsn> {
+pub(super) fn promoted_from(tags: &[Tag]) -> Option<Bookmark> {
     let tag = tags.iter().find(|tag| tag.key() == Some(PROMOTED_FROM))?;
     tag.value()?.parse().ok()
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    vocab::{Lsn, Platform},
+    vocab::{Bookmark, Platform},
 };
 use kube::{
     Api, Client,
@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-/// Where replay was when the promotion was asked for: an annotation of the `Cluster`.
+/// Where replay was when the promotion was asked for, as a bookmark: an annotation of the `Cluster`.
 const PROMOTED_FROM: &str = "godwit/promoted-from";
 /// The token of a demotion before this one, so that it is not taken for its own.
 const TOKEN_BEFORE: &str = "godwit/demotion-token-before";
@@ -112,7 +112,7 @@ impl Managing for CloudNativePg {
         Box::pin(self.describe())
     }
 
-    fn promote<'a>(&'a self, how: &'a Promotion, from: Lsn) -> Acting<'a, ()> {
+    fn promote<'a>(&'a self, how: &'a Promotion, from: Bookmark) -> Acting<'a, ()> {
         Box::pin(self.patch(json!({
             "metadata": { "annotations": { PROMOTED_FROM: from.to_string() } },
             // Both at once: without the token it would be a failover.

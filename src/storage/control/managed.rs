@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Config,
     storage::StorageError,
-    vocab::{Clock as _, Lsn, Platform, Region, SystemClock},
+    vocab::{Bookmark, Clock as _, Epoch, Lsn, Platform, Region, SystemClock},
 };
 use std::{
     future::Future,
@@ -37,7 +37,7 @@ pub(super) struct Told {
     /// Whether log comes in, where Postgres itself cannot tell.
     pub receiving: Option<bool>,
     /// Where replay was when it was last asked to promote it. A restart forgets that.
-    pub promoted_from: Option<Lsn>,
+    pub promoted_from: Option<Bookmark>,
     /// What it is doing, while it would take no order.
     pub busy: Option<String>,
 }
@@ -50,7 +50,7 @@ pub(super) trait Managing: Send + Sync + 'static {
     fn told(&self) -> Acting<'_, Told>;
     /// Asks for the promotion, and keeps `from`, how far the instance has replayed, where a restart does
     /// not lose it.
-    fn promote<'a>(&'a self, how: &'a Promotion, from: Lsn) -> Acting<'a, ()>;
+    fn promote<'a>(&'a self, how: &'a Promotion, from: Bookmark) -> Acting<'a, ()>;
     /// `None` while the old primary has not said what the next is to be told.
     fn hand_over<'a>(&'a self, to: &'a str) -> Acting<'a, Option<String>>;
     fn follow<'a>(&'a self, name: &'a str) -> Acting<'a, ()>;
@@ -170,7 +170,10 @@ impl<P: Managing> Managed<P> {
         let told = self.ask().await?;
         if told.busy.is_none() && told.follows.is_some() {
             looked?;
-            let from = self.pool.read().await?.lsn;
+            let row = self.pool.read().await?;
+            let epoch = row.epochs.iter().map(|start| start.epoch).max();
+            let epoch = epoch.ok_or_else(|| ControlError::Refused("it has no epoch".into()))?;
+            let from = Bookmark { epoch, lsn: row.lsn };
             answered(P::PLATFORM, self.platform.promote(how, from)).await?;
             self.forget();
         }
@@ -190,22 +193,26 @@ impl<P: Managing> Managed<P> {
     async fn write_epoch(&self, beginning: &Beginning) -> Result<Lsn, ControlError> {
         let row = self.pool.read().await?;
         let last = row.epochs.iter().max_by_key(|start| start.epoch);
-        // Written already, or begun where the primary was.
-        let stays = last.is_some_and(|last| last.region == beginning.region);
-        let start = if stays { None } else { Some(self.replayed().await?) };
+        // One that began here goes on from where it is; so does one whose row is written already.
+        let ended = last.filter(|last| last.region != beginning.region).map(|last| last.epoch);
+        let start = match ended {
+            Some(ended) => Some(self.replayed(ended).await?),
+            None => None,
+        };
         self.pool.write_epoch(beginning, start).await
     }
 
-    /// Where replay ended: as Postgres tells it until it is started again, or as it was when the promotion
-    /// was asked for, past which nothing is known to be of the epoch before.
-    async fn replayed(&self) -> Result<Lsn, ControlError> {
+    /// Where replay ended in the epoch that `ended`: as Postgres tells it until it is started again, or as it
+    /// was when the promotion was asked for, past which nothing is known to be of that epoch.
+    async fn replayed(&self, ended: Epoch) -> Result<Lsn, ControlError> {
         let query = sqlx::query_scalar!(r#"SELECT pg_last_wal_replay_lsn()::text AS lsn"#);
         let replayed = bounded(query.fetch_one(self.pool.get()?)).await?;
         if let Some(lsn) = super::pool::parsed(replayed.as_deref())? {
             return Ok(lsn);
         }
-        let kept = self.ask().await?.promoted_from;
-        kept.ok_or_else(|| {
+        // One of another epoch is a restored copy's, or was left by a promotion that came to nothing.
+        let kept = self.ask().await?.promoted_from.filter(|kept| kept.epoch == ended);
+        kept.map(|kept| kept.lsn).ok_or_else(|| {
             ControlError::Refused(format!(
                 "it was promoted, and {} does not tell from where: nothing says which writes it has",
                 P::PLATFORM

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    vocab::{Lsn, Platform},
+    vocab::{Bookmark, Platform},
 };
 
 /// What an instance is that takes orders.
@@ -59,7 +59,7 @@ impl Managing for Rds {
         Box::pin(self.describe())
     }
 
-    fn promote<'a>(&'a self, _how: &'a Promotion, from: Lsn) -> Acting<'a, ()> {
+    fn promote<'a>(&'a self, _how: &'a Promotion, from: Bookmark) -> Acting<'a, ()> {
         Box::pin(async move {
             let own = self.own()?;
             self.api.keep(own, from).await?;

@@ -6,7 +6,7 @@ use crate::{
     listener::{self, Answer, Asked},
 };
 use anyhow::{Context as _, ensure};
-use godwit::lab::Spec;
+use godwit::{lab::Spec, vocab::Bookmark};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -264,7 +264,9 @@ pub async fn a_promoted_replica_is_the_primary_from_where_it_had_replayed() -> a
         let kept = open(&amazon.databases)[EU].tags["godwit:promoted-from"].clone();
         let begun = &super::report(cluster, EU).await.map_err(anyhow::Error::msg)?["epochs"];
         let begun = begun.as_array().and_then(|all| all.last()).context("an epoch")?.clone();
-        ensure!(begun["start_lsn"] == kept.as_str(), "{begun}, {kept}");
+        let from: Bookmark = kept.parse()?;
+        ensure!(from.epoch.get() == 1, "{kept}");
+        ensure!(begun["start_lsn"] == from.lsn.to_string(), "{begun}, {kept}");
         // Who followed the old primary has nobody to follow, and says so; the old primary takes nothing.
         tells(cluster, US, &[("primary", json!(EU)), ("writable", json!(false))]).await?;
         tells(cluster, AP, &[("primary", json!(EU)), ("role", json!("replica"))]).await?;
