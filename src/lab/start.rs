@@ -13,6 +13,7 @@ use super::{
     laboratory::Inner,
     layout::{make_dir, write_private},
     links::{Kind, LinkId},
+    ports::local,
     postgres::{self, DATABASE, Instance, Session},
     redis,
     reign::Reign,
@@ -107,7 +108,8 @@ async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<(
     let mut command = godwit(lab, &["serve"]);
     command.arg("--config").arg(lab.layout.config_of(region, index + 1));
     let child = lab.launch(region, part, command)?;
-    child.until("answer", PATIENCE, || api::get(listeners.public, "/api/health/liveness")).await?;
+    let public = local(listeners.public);
+    child.until("answer", PATIENCE, || api::get(public, "/api/health/liveness")).await?;
     Ok(())
 }
 

@@ -46,12 +46,18 @@ pub struct Up {
     /// Only Postgres, Redis and the links: run `godwit serve` yourself, with `regions/*/godwit.toml`
     #[arg(long)]
     bare: bool,
+    /// And DNS that sends users to regions by health check, by PowerDNS (docs/DNS.md)
+    #[arg(long, conflicts_with = "bare")]
+    dns: bool,
     /// Where Postgres' programs are
     #[arg(long, value_name = "DIR", env = "GODWIT_LAB_PG_BIN")]
     pg_bin: Option<PathBuf>,
     /// The redis-server program
     #[arg(long, value_name = "FILE", env = "GODWIT_LAB_REDIS_SERVER")]
     redis_server: Option<PathBuf>,
+    /// The `pdns_server` program
+    #[arg(long, value_name = "FILE", env = "GODWIT_LAB_PDNS_SERVER")]
+    pdns_server: Option<PathBuf>,
     #[arg(long, hide = true, env = "PATH", hide_env = true, default_value = "")]
     search_path: OsString,
     /// This is the background process: tells its parent on standard output.
@@ -104,6 +110,8 @@ impl Up {
             processes: self.processes,
             postgres_bin: self.pg_bin.clone(),
             redis_server: self.redis_server.clone(),
+            pdns_server: self.pdns_server.clone(),
+            dns: self.dns,
             bare: self.bare,
             progress,
             ..Spec::new(dir, binary, self.search_path.clone())
