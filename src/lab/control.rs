@@ -38,19 +38,40 @@ const ANSWER_PATIENCE: Duration = Duration::from_mins(2);
 pub enum Request {
     Status,
     Down,
-    Kill { target: Target },
-    Start { target: Target },
-    Pause { target: Target },
-    Resume { target: Target },
-    Cut { a: Region, b: Region },
+    Kill {
+        target: Target,
+    },
+    Start {
+        target: Target,
+    },
+    Pause {
+        target: Target,
+    },
+    Resume {
+        target: Target,
+    },
+    Cut {
+        a: Region,
+        b: Region,
+    },
     Heal,
-    Delay { a: Region, b: Region, round_trip_ms: u64 },
+    Delay {
+        a: Region,
+        b: Region,
+        round_trip_ms: u64,
+    },
     Sever(Severing),
-    Agent { region: Region, order: Order },
+    Agent {
+        region: Region,
+        order: Order,
+    },
     /// Has DNS started, where it does not run.
     Dns,
     /// Raises a region's drain flag, or lowers it.
-    Drain { region: Region, drained: bool },
+    Drain {
+        region: Region,
+        drained: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

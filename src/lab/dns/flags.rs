@@ -93,8 +93,7 @@ async fn answer(mut stream: TcpStream, up: &Mutex<BTreeSet<Region>>) -> io::Resu
     }
     let is_up = flag(&head).is_some_and(|region| locked(up).contains(&region));
     let status = if is_up { "200 OK" } else { "404 Not Found" };
-    let answer =
-        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     writer.write_all(answer.as_bytes()).await?;
     writer.shutdown().await
 }

@@ -178,7 +178,8 @@ mod tests {
         let places = Places::of(&known_regions()).unwrap();
         let region = |name: &str| name.parse::<Region>().unwrap();
         let sent = |home: &str, lost: &[&str]| {
-            places.answers(&region(home), &lost.iter().map(|name| region(name)).collect())[0].clone()
+            places.answers(&region(home), &lost.iter().map(|name| region(name)).collect())[0]
+                .clone()
         };
         assert_eq!(sent("ap-south-1", &[]), region("ap-south-1"));
         assert_eq!(sent("ap-south-1", &["us-east-1"]), region("ap-south-1"));

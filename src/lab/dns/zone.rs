@@ -68,8 +68,7 @@ pub fn zone(places: &Places, ports: DnsPorts) -> String {
         rules = record("LUA", &rules(places, ports)),
     );
     for (index, region) in places.regions().iter().enumerate() {
-        let order: Vec<_> =
-            places.nearest(region).iter().map(|one| format!("'{one}'")).collect();
+        let order: Vec<_> = places.nearest(region).iter().map(|one| format!("'{one}'")).collect();
         let asks = format!(";include('{RULES}') return sent({{{}}})", order.join(", "));
         // Writing to a string does not fail.
         let _ = write!(
