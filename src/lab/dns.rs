@@ -40,8 +40,8 @@ use tokio::process::Command;
 
 /// Between two health checks: as often as PowerDNS can. Route 53 takes ten, and wants three failures.
 pub const INTERVAL_SECONDS: u32 = 1;
-/// Longest wait of a check for its answer.
-const CHECK_SECONDS_MAX: u32 = 1;
+/// Longest wait of a check for its answer, as Route 53 waits.
+const CHECK_SECONDS_MAX: u32 = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
 

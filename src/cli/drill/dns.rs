@@ -25,8 +25,10 @@ use std::{
     time::Duration,
 };
 
-/// Longest wait for all users to be where they belong: a region that was killed replays its log first.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest wait for all users to be where they belong once a region is lost, and once it is back: one that was killed
+/// replays its log first.
+const MOVE_PATIENCE: Duration = Duration::from_secs(20);
+const BACK_PATIENCE: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How a region is lost.
@@ -202,6 +204,7 @@ impl Rehearsal<'_> {
         &self,
         before: &Sent,
         after: &Sent,
+        patience: Duration,
         wrong: &mut BTreeSet<String>,
     ) -> Result<(Sent, u64), String> {
         let since = self.op.clock.monotonic();
@@ -226,8 +229,8 @@ impl Rehearsal<'_> {
                 }
                 Err(why) => why,
             };
-            if self.op.clock.monotonic() - since > PATIENCE {
-                return Err(format!("not settled within {PATIENCE:?}: {last}"));
+            if self.op.clock.monotonic() - since > patience {
+                return Err(format!("not settled within {patience:?}: {last}"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -272,7 +275,8 @@ impl Rehearsal<'_> {
                 self.give(way.mend(region)).await?;
             }
             let (before, after) = (right(self.places, from), right(self.places, to));
-            ended = self.settle(&before, &after, wrong).await?;
+            let patience = if from.is_subset(to) { MOVE_PATIENCE } else { BACK_PATIENCE };
+            ended = self.settle(&before, &after, patience, wrong).await?;
         }
         Ok(ended)
     }
@@ -300,7 +304,7 @@ impl Drill {
         let domain = dns.domain.clone();
         let rehearsal = Rehearsal { dir: &dir, places, dns, op: &op };
         let home = right(places, &BTreeSet::new());
-        let settled = rehearsal.settle(&home, &home, &mut BTreeSet::new()).await;
+        let settled = rehearsal.settle(&home, &home, BACK_PATIENCE, &mut BTreeSet::new()).await;
         settled.map_err(anyhow::Error::msg).context("before anything was lost")?;
         let users = places.users().iter().map(|users| Told {
             place: users.place,

@@ -304,6 +304,19 @@ Its administrator is {}, with the password {}.
             admin.email, admin.password,
         );
     }
+    if let Some(dns) = &facts.dns {
+        let _ = write!(
+            text,
+            "
+DNS, for somebody in Europe (docs/DNS.md):
+
+  dig +short @{} -p {} {} +subnet=198.51.100.105/32
+",
+            dns.server.ip(),
+            dns.server.port(),
+            dns.domain,
+        );
+    }
     let at = if dir == Path::new(super::DEFAULT_LAB) {
         String::new()
     } else {

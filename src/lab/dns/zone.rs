@@ -126,9 +126,10 @@ fn rules(places: &Places, ports: DnsPorts) -> Vec<String> {
     rules
 }
 
-/// A Lua record in YAML: its text strings hold 255 bytes each, and are joined by blanks.
+/// A Lua record in YAML: its text strings hold 255 bytes each, and are joined, with a blank between them by some
+/// versions and without by others.
 fn record(kind: &str, lines: &[String]) -> String {
-    let lines: Vec<_> = lines.iter().map(|line| format!("\"{line}\"")).collect();
+    let lines: Vec<_> = lines.iter().map(|line| format!("\"{line} \"")).collect();
     let text = format!("{kind} {}", lines.join(" "));
     format!("'{}'", text.replace('\'', "''"))
 }
