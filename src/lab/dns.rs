@@ -149,12 +149,11 @@ pub(super) async fn start(lab: &Inner) -> anyhow::Result<()> {
     }
     let _one = lab.dns_turn.lock().await;
     let program = tools::powerdns(&lab.spec)?;
-    let dns = match lab.dns.get() {
-        Some(dns) => dns,
-        None => {
-            let made = Dns::open(lab).await?;
-            lab.dns.get_or_init(|| made)
-        }
+    let dns = if let Some(dns) = lab.dns.get() {
+        dns
+    } else {
+        let made = Dns::open(lab).await?;
+        lab.dns.get_or_init(|| made)
     };
     let child = match dns.child() {
         Some(child) => child,

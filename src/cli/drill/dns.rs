@@ -20,6 +20,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -391,7 +392,8 @@ fn text(report: &Report<'_>, places: &Places, out: &Path) -> String {
     let mut text = table(&head, report.cases.iter().map(row));
     for case in &report.cases {
         for why in &case.wrong {
-            text += &format!("\n{} {}: {why}", named(&case.lost), case.how.word());
+            // Writing to a string does not fail.
+            let _ = write!(text, "\n{} {}: {why}", named(&case.lost), case.how.word());
         }
     }
     let saved: PathBuf = out.join("dns.json");

@@ -26,6 +26,7 @@ use tokio::{
 
 /// Start everything; Ctrl-C stops it
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = "Example: godwit lab up --detach --port-base 20000 --dir /tmp/second")]
 pub struct Up {
     /// Go on in the background once everything runs
