@@ -74,6 +74,16 @@ enum Action {
     Cut(Between),
     /// Undo every cut: what was held is delivered
     Heal,
+    /// Take a region out of DNS (`up --dns`), as its operators would; it goes on running
+    Drain {
+        #[arg(value_name = "REGION")]
+        region: Region,
+    },
+    /// Put a drained region back into DNS
+    Undrain {
+        #[arg(value_name = "REGION")]
+        region: Region,
+    },
     /// Set the round trip between two regions
     Delay {
         #[command(flatten)]
@@ -168,6 +178,14 @@ impl Lab {
             Action::Heal => {
                 ask(Request::Heal)?;
                 "every link is whole".to_owned()
+            }
+            Action::Drain { region } => {
+                ask(Request::Drain { region: region.clone(), drained: true })?;
+                format!("{region}: DNS sends nobody there; `godwit lab undrain {region}` ends that")
+            }
+            Action::Undrain { region } => {
+                ask(Request::Drain { region: region.clone(), drained: false })?;
+                format!("{region}: DNS sends its users there again")
             }
             Action::Delay { between: Between { a, b }, ms } => {
                 ask(Request::Delay { a: a.clone(), b: b.clone(), round_trip_ms: ms })?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::vocab::Region;
 use anyhow::Context as _;
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -139,12 +139,12 @@ agent_seconds_max = {AGENT_SECONDS_MAX}
     ))
 }
 
-/// Asks an API process with GET. `Err` says what else than 200 came.
-pub async fn get(port: u16, path: &str) -> Result<String, String> {
+/// Asks with GET. `Err` says what else than 200 came.
+pub async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let ask = async {
-        let mut stream = TcpStream::connect(local(port)).await?;
+        let mut stream = TcpStream::connect(address).await?;
         let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", local(port));
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
@@ -162,7 +162,7 @@ pub async fn get(port: u16, path: &str) -> Result<String, String> {
 
 /// Whether an API process was told to end, by its ops listener: that goes last.
 pub async fn is_ending(ops: u16) -> bool {
-    match get(ops, "/api/health/readiness").await {
+    match get(local(ops), "/api/health/readiness").await {
         Ok(_) => false,
         Err(said) => {
             said.contains(r#""draining":true"#) || TcpStream::connect(local(ops)).await.is_err()
@@ -172,7 +172,7 @@ pub async fn is_ending(ops: u16) -> bool {
 
 /// Whether a region's `/health` says that nothing is amiss.
 pub async fn sound(port: u16) -> Result<(), String> {
-    let body = get(port, "/health").await?;
+    let body = get(local(port), "/health").await?;
     let status = serde_json::from_str::<serde_json::Value>(&body)
         .ok()
         .and_then(|health| Some(health.get("status")?.as_str()? == "ok"));

@@ -3,6 +3,7 @@
 use super::{
     agent::{self, Order},
     data::HalfRewound,
+    dns,
     laboratory::Inner,
     layout::{Layout, write_private},
     spec::{Severing, Target},
@@ -37,15 +38,40 @@ const ANSWER_PATIENCE: Duration = Duration::from_mins(2);
 pub enum Request {
     Status,
     Down,
-    Kill { target: Target },
-    Start { target: Target },
-    Pause { target: Target },
-    Resume { target: Target },
-    Cut { a: Region, b: Region },
+    Kill {
+        target: Target,
+    },
+    Start {
+        target: Target,
+    },
+    Pause {
+        target: Target,
+    },
+    Resume {
+        target: Target,
+    },
+    Cut {
+        a: Region,
+        b: Region,
+    },
     Heal,
-    Delay { a: Region, b: Region, round_trip_ms: u64 },
+    Delay {
+        a: Region,
+        b: Region,
+        round_trip_ms: u64,
+    },
     Sever(Severing),
-    Agent { region: Region, order: Order },
+    Agent {
+        region: Region,
+        order: Order,
+    },
+    /// Has DNS started, where it does not run.
+    Dns,
+    /// Raises a region's drain flag, or lowers it.
+    Drain {
+        region: Region,
+        drained: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -208,6 +234,14 @@ async fn perform(lab: &Inner, request: Request) -> anyhow::Result<Answer> {
         Request::Heal => lab.links.heal(),
         Request::Delay { a, b, round_trip_ms } => lab.links.delay(&a, &b, round_trip_ms)?,
         Request::Sever(severing) => lab.sever(&severing)?,
+        Request::Dns => {
+            dns::start(lab).await?;
+            lab.write_file()?;
+        }
+        Request::Drain { region, drained } => {
+            dns::drain(lab, &region, drained)?;
+            lab.write_file()?;
+        }
         Request::Agent { region, order } => {
             return agent::carry_out(lab, &region, order).await.map(Answer::CarriedOut);
         }

@@ -1,6 +1,6 @@
 //! `lab.json`: what a running laboratory tells everyone else.
 
-use super::Layout;
+use super::{Layout, dns::DnsFacts};
 use crate::vocab::{Epoch, Region, TenantId};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ pub struct LabFile {
     pub wan: String,
     pub tenant: Option<TenantFacts>,
     pub regions: BTreeMap<Region, RegionFacts>,
+    /// Where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsFacts>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

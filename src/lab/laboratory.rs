@@ -5,6 +5,7 @@ use super::{
     api,
     child::{Child, Notice, Nursery},
     data,
+    dns::Dns,
     file::{LabFile, TenantFacts},
     layout::{Layout, make_dir, write_private},
     links::{LinkId, Links},
@@ -54,6 +55,10 @@ pub(super) struct Inner {
     pub ports: Ports,
     pub links: Links,
     pub nursery: Nursery,
+    /// A rehearsal of DNS, once somebody asked for one.
+    pub dns: OnceLock<Dns>,
+    /// One at a time starts it.
+    pub dns_turn: tokio::sync::Mutex<()>,
     parts: Mutex<BTreeMap<(Region, Part), Arc<Child>>>,
     paused: Mutex<BTreeSet<(Region, Part)>>,
     /// Programs that run once: `initdb`, `godwit migrate` and their like.
@@ -102,6 +107,8 @@ impl Lab {
         let (notices, ends) = mpsc::channel(64);
         let inner = Arc::new(Inner {
             nursery: Nursery { tracker: TaskTracker::new(), notices },
+            dns: OnceLock::new(),
+            dns_turn: tokio::sync::Mutex::default(),
             parts: Mutex::default(),
             paused: Mutex::default(),
             errands: Mutex::default(),
@@ -140,6 +147,9 @@ impl Lab {
     /// [`Lab::down`] or a drop.
     pub async fn start(&self) -> anyhow::Result<()> {
         super::start::start(&self.inner).await?;
+        if self.inner.spec.dns {
+            super::dns::start(&self.inner).await?;
+        }
         self.inner.up.get_or_init(|| ());
         self.inner.write_file()
     }
@@ -436,6 +446,9 @@ impl Inner {
     pub async fn stop(&self) {
         self.down_asked.cancel();
         self.links.hurry();
+        if let Some(dns) = self.dns.get() {
+            dns.stop().await;
+        }
         let errands: Vec<_> = self.errands().drain(..).collect();
         let killed = errands.iter().map(|(_, errand)| errand.stop(Signal::SIGKILL, REDIS_GRACE));
         futures_util::future::join_all(killed).await;
@@ -459,6 +472,9 @@ impl Inner {
 
     pub fn kill_all(&self) {
         self.down_asked.cancel();
+        if let Some(dns) = self.dns.get() {
+            dns.kill();
+        }
         let errands = self.errands().drain(..).collect::<Vec<_>>();
         let parts = self.parts().values().cloned().collect::<Vec<_>>();
         for child in errands.iter().map(|(_, errand)| errand).chain(&parts) {

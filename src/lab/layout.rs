@@ -15,11 +15,12 @@ use std::{
 const MARKER: &str = ".godwit-laboratory";
 
 /// Everything that a laboratory, or `make up`, leaves in its directory, in the order of removal.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "control",
     "control.partial",
     "control.sock",
     "data",
+    "dns",
     "lab.json",
     "lab.json.partial",
     "loaded.ndjson",
@@ -190,6 +191,11 @@ impl Layout {
     #[must_use]
     pub fn regions(&self) -> PathBuf {
         self.root.join("regions")
+    }
+    /// What the name server of a rehearsal is told.
+    #[must_use]
+    pub fn dns(&self) -> PathBuf {
+        self.root.join("dns")
     }
     /// The settings of a region's first API process, which are also those for commands.
     #[must_use]

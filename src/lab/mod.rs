@@ -28,6 +28,7 @@ mod child;
 mod conninfo;
 pub mod control;
 mod data;
+pub mod dns;
 mod file;
 mod laboratory;
 mod layout;

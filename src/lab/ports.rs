@@ -15,6 +15,8 @@ use std::{
 
 /// Where the relays listen on the contract's ports.
 const RELAYS_FROM: u16 = 9701;
+/// Above the relays of nine regions.
+const DNS: DnsPorts = DnsPorts { server: 9853, balancers: 9880, flags: 9881 };
 /// The blocks of a hundred that laboratories of [`PortPlan::Free`] share out among themselves:
 /// below what operating systems give to outgoing connections.
 const FREE_FROM: u16 = 14_000;
@@ -38,10 +40,21 @@ pub struct RegionPorts {
     pub redis: u16,
 }
 
+/// What a rehearsal of DNS listens on, where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DnsPorts {
+    pub server: u16,
+    /// Of every region's balancer, each on an address of its own.
+    pub balancers: u16,
+    pub flags: u16,
+}
+
 #[derive(Debug)]
 pub struct Ports {
     pub regions: BTreeMap<Region, RegionPorts>,
     pub links: BTreeMap<LinkId, u16>,
+    /// Shared out, and not asked for until somebody wants DNS.
+    pub dns: DnsPorts,
     /// Keeps other laboratories off a block of [`PortPlan::Free`].
     block: Option<Flock<File>>,
 }
@@ -84,12 +97,13 @@ impl Ports {
             let ports = RegionPorts { apis, postgres: 5541 + index, redis: 6381 + index };
             made.insert(region.clone(), ports);
         }
-        Ok(Self { regions: made, links: links(regions, RELAYS_FROM..), block: None })
+        let links = links(regions, RELAYS_FROM..);
+        Ok(Self { regions: made, links, dns: DNS, block: None })
     }
 
     fn upward(base: u16, regions: &[Region], processes: u8) -> anyhow::Result<Self> {
         let pairs = regions.len() * regions.len().saturating_sub(1);
-        let needed = regions.len() * (3 * usize::from(processes) + 2) + 2 * pairs;
+        let needed = regions.len() * (3 * usize::from(processes) + 2) + 2 * pairs + 3;
         if base == 0 || usize::from(base) + needed > usize::from(u16::MAX) {
             bail!("no room for {needed} ports from {base} upward");
         }
@@ -101,7 +115,10 @@ impl Ports {
             let apis = (0..processes).map(|_| api()).collect();
             made.insert(region.clone(), RegionPorts { apis, postgres: next(), redis: next() });
         }
-        Ok(Self { regions: made, links: links(regions, ports), block: None })
+        let links = links(regions, &mut ports);
+        let mut next = || ports.next().expect("there is room");
+        let dns = DnsPorts { server: next(), balancers: next(), flags: next() };
+        Ok(Self { regions: made, links, dns, block: None })
     }
 
     fn free(regions: &[Region], processes: u8) -> anyhow::Result<Self> {
@@ -194,7 +211,9 @@ mod tests {
         assert_eq!(first("ap-south-1").apis[0].public, 8083);
         assert_eq!((first("eu-west-1").postgres, first("ap-south-1").redis), (5542, 6383));
         for ports in [ports, Ports::upward(20_000, &known_regions(), 3).unwrap()] {
-            let all = ports.all();
+            let DnsPorts { server, balancers, flags } = ports.dns;
+            let dns = [server, balancers, flags].map(|port| (port, "DNS".to_owned()));
+            let all = [ports.all(), dns.into()].concat();
             let different: BTreeSet<_> = all.iter().map(|(port, _)| port).collect();
             assert_eq!(different.len(), all.len());
         }

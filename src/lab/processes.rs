@@ -15,6 +15,7 @@ const PROGRAMS: &[&str] = &[
     "pg_rewind",
     "pg_controldata",
     "redis-server",
+    "pdns_server",
     "godwit",
 ];
 
@@ -177,6 +178,7 @@ mod tests {
             &["/usr/bin/postgres", "-D", "/x/.godwit/data/us/postgres"][..],
             &["postgres -D /x/.godwit/data/us/postgres -k"],
             &["redis-server", "/var/tmp/godwit-lab-1/us/redis/redis.conf"],
+            &["/usr/sbin/pdns_server", "--config-dir=/x/.godwit/dns"],
             &["/t/godwit", "serve", "--config=/x/.godwit/regions/us/godwit.toml"],
             &["/t/godwit serve --config /x/.godwit/regions/us/godwit.toml"],
         ] {

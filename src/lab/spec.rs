@@ -25,6 +25,10 @@ pub struct Spec {
     pub postgres_bin: Option<PathBuf>,
     /// The redis-server program; looked for when `None`.
     pub redis_server: Option<PathBuf>,
+    /// The `pdns_server` program of a rehearsal of DNS; looked for when `None`.
+    pub pdns_server: Option<PathBuf>,
+    /// Has DNS from the start, not only when somebody asks for it.
+    pub dns: bool,
     /// `PATH`, to look for them in.
     pub search_path: OsString,
     /// Postgres, Redis and the relays, without schema, tenant and API.
@@ -49,6 +53,8 @@ impl Spec {
             environment: Vec::new(),
             postgres_bin: None,
             redis_server: None,
+            pdns_server: None,
+            dns: false,
             search_path,
             bare: false,
             purge: false,

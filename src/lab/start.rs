@@ -13,7 +13,7 @@ use super::{
     laboratory::Inner,
     layout::{make_dir, write_private},
     links::{Kind, LinkId},
-    ports::ApiPorts,
+    ports::{ApiPorts, local},
     postgres::{self, DATABASE, Instance, Session},
     redis,
     reign::Reign,
@@ -132,7 +132,7 @@ async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<(
     // Without a database it serves nobody; what is ordered of it, it does all the same.
     let database = lab.answers_for(region, Part::Postgres);
     let port = if database { listeners.public } else { listeners.ops };
-    child.until("answer", PATIENCE, || api::get(port, "/api/health/liveness")).await?;
+    child.until("answer", PATIENCE, || api::get(local(port), "/api/health/liveness")).await?;
     Ok(())
 }
 

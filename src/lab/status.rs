@@ -2,6 +2,7 @@
 
 use super::{
     api,
+    dns::{Dns, DnsFacts},
     file::{LabFile, MoreApi, Pids, RegionFacts},
     laboratory::Inner,
     links::LinkFacts,
@@ -21,6 +22,9 @@ pub struct Status {
     pub primary: Option<Region>,
     pub regions: BTreeMap<Region, BTreeMap<String, PartFacts>>,
     pub links: Vec<LinkFacts>,
+    /// Where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsFacts>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,7 @@ impl Inner {
             primary: self.reign().map(|reign| reign.region),
             regions: self.ports.regions.iter().map(region).collect(),
             links: self.links.facts(),
+            dns: self.dns.get().map(Dns::facts),
         }
     }
 
@@ -109,6 +114,7 @@ impl Inner {
             wan: self.spec.wan.word().into(),
             tenant: self.tenant.get().cloned(),
             regions: self.ports.regions.iter().filter_map(region).collect(),
+            dns: self.dns.get().map(Dns::facts),
         })
     }
 }

@@ -27,12 +27,20 @@ const POSTGRES_PLACES: &[&str] = &[
 ];
 const REDIS_PLACES: &[&str] = &["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
+const POWERDNS_MIN: (u32, u32) = (4, 7);
+const POWERDNS_PLACES: &[&str] =
+    &["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin", "/opt/homebrew/bin"];
+
 const INSTALL_POSTGRES: &str = "install the PostgreSQL server, 15 or newer (Debian, Ubuntu: \
     `apt-get install postgresql`; macOS: `brew install postgresql@17`), or say where its programs \
     are with --pg-bin DIR or GODWIT_LAB_PG_BIN";
 const INSTALL_REDIS: &str = "install Redis, 6.2 or newer (Debian, Ubuntu: `apt-get install \
     redis-server`; macOS: `brew install redis`), or say where it is with --redis-server FILE or \
     GODWIT_LAB_REDIS_SERVER";
+
+const INSTALL_POWERDNS: &str = "install PowerDNS, 4.7 or newer, and its geoip backend (`.ci/setup dns`; \
+    Debian, Ubuntu: `apt-get install pdns-backend-geoip`), or say where it is with --pdns-server FILE or \
+    GODWIT_LAB_PDNS_SERVER";
 
 /// The programs to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +60,7 @@ impl Tools {
 fn postgres(spec: &Spec) -> anyhow::Result<PathBuf> {
     let version = |dir: &Path| {
         let whole = POSTGRES_PROGRAMS.iter().all(|name| runs(&dir.join(name)));
-        if whole { versions(&dir.join("postgres"))?.first().copied() } else { None }
+        if whole { version_in(&printed(&dir.join("postgres"))?)?.first().copied() } else { None }
     };
     if let Some(told) = &spec.postgres_bin {
         let major = version(told).with_context(|| {
@@ -86,30 +94,75 @@ fn postgres(spec: &Spec) -> anyhow::Result<PathBuf> {
 }
 
 fn redis(spec: &Spec) -> anyhow::Result<PathBuf> {
-    let version = |program: &Path| {
-        let found = if runs(program) { versions(program)? } else { return None };
-        Some((*found.first()?, *found.get(1)?))
+    let redis = Server {
+        name: "Redis",
+        program: "redis-server",
+        places: REDIS_PLACES,
+        min: REDIS_MIN,
+        before: "v=",
+        install: INSTALL_REDIS,
     };
-    let candidates: Vec<PathBuf> = match &spec.redis_server {
-        Some(told) => vec![told.clone()],
-        None => std::env::split_paths(&spec.search_path)
-            .chain(REDIS_PLACES.iter().map(PathBuf::from))
-            .map(|dir| dir.join("redis-server"))
-            .collect(),
+    redis.find(spec.redis_server.as_deref(), spec)
+}
+
+/// For a rehearsal of DNS: nothing else needs it.
+///
+/// # Errors
+/// When it is missing or too old: with what to do about it.
+pub fn powerdns(spec: &Spec) -> anyhow::Result<PathBuf> {
+    let powerdns = Server {
+        name: "PowerDNS",
+        program: "pdns_server",
+        places: POWERDNS_PLACES,
+        min: POWERDNS_MIN,
+        // A date comes first.
+        before: "Authoritative Server ",
+        install: INSTALL_POWERDNS,
     };
-    let mut too_old = None;
-    for program in candidates {
-        match version(&program) {
-            Some(version) if version >= REDIS_MIN => return Ok(program),
-            Some(version) => too_old = Some((version, program)),
-            None => {}
+    powerdns.find(spec.pdns_server.as_deref(), spec)
+}
+
+/// A server of one program.
+struct Server {
+    name: &'static str,
+    program: &'static str,
+    places: &'static [&'static str],
+    min: (u32, u32),
+    /// What its version follows.
+    before: &'static str,
+    install: &'static str,
+}
+
+impl Server {
+    /// The one that was told, or the first on the path, or where packagers put it.
+    fn find(&self, told: Option<&Path>, spec: &Spec) -> anyhow::Result<PathBuf> {
+        let Self { name, install, .. } = self;
+        let version = |program: &Path| {
+            let told = if runs(program) { printed(program)? } else { return None };
+            let found = version_in(told.split_once(self.before)?.1)?;
+            Some((*found.first()?, *found.get(1)?))
+        };
+        let candidates: Vec<PathBuf> = match told {
+            Some(told) => vec![told.to_owned()],
+            None => std::env::split_paths(&spec.search_path)
+                .chain(self.places.iter().map(PathBuf::from))
+                .map(|dir| dir.join(self.program))
+                .collect(),
+        };
+        let mut too_old = None;
+        for program in candidates {
+            match version(&program) {
+                Some(version) if version >= self.min => return Ok(program),
+                Some(version) => too_old = Some((version, program)),
+                None => {}
+            }
         }
-    }
-    match too_old {
-        Some(((major, minor), program)) => {
-            bail!("Redis {major}.{minor} in {} is too old: {INSTALL_REDIS}", program.display())
+        match too_old {
+            Some(((major, minor), program)) => {
+                bail!("{name} {major}.{minor} in {} is too old: {install}", program.display())
+            }
+            None => bail!("no {name} on this machine: {install}"),
         }
-        None => bail!("no Redis on this machine: {INSTALL_REDIS}"),
     }
 }
 
@@ -118,13 +171,14 @@ fn runs(program: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// The numbers of the first version that `--version` prints: `postgres (PostgreSQL) 15.18 (..)`,
-/// `Redis server v=7.0.15 sha=..`.
-fn versions(program: &Path) -> Option<Vec<u32>> {
+/// What `--version` prints: `postgres (PostgreSQL) 15.18 (..)`, `Redis server v=7.0.15 sha=..`, and as PowerDNS tells
+/// everything, on standard error, `Nov 22 19:32:19 PowerDNS Authoritative Server 4.7.3 (C) ..`.
+fn printed(program: &Path) -> Option<String> {
     let printed = Command::new(program).arg("--version").output().ok()?;
-    version_in(&String::from_utf8_lossy(&printed.stdout))
+    Some(String::from_utf8_lossy(&[printed.stdout, printed.stderr].concat()).into_owned())
 }
 
+/// The numbers of the first version in a text.
 fn version_in(text: &str) -> Option<Vec<u32>> {
     let digits = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.');
     let mut digits = digits.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
@@ -164,6 +218,7 @@ mod tests {
             ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", vec![15, 18]),
             ("postgres (PostgreSQL) 18beta1", vec![18]),
             ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", vec![7, 0, 15]),
+            ("4.7.3 (C) 2001-2022 PowerDNS.COM BV", vec![4, 7, 3]),
         ] {
             // `v=7.0.15` is one word to the eye and two to the parser.
             assert_eq!(version_in(text), Some(version), "{text}");
@@ -177,8 +232,10 @@ mod tests {
         let mut spec = Spec::new("lab".into(), "godwit".into(), std::ffi::OsString::new());
         spec.postgres_bin = Some(dir.path().to_owned());
         spec.redis_server = Some(dir.path().join("redis-server"));
+        spec.pdns_server = Some(dir.path().join("pdns_server"));
         assert!(postgres(&spec).unwrap_err().to_string().contains("initdb"));
         assert!(redis(&spec).unwrap_err().to_string().contains("apt-get install"));
+        assert!(powerdns(&spec).unwrap_err().to_string().contains("pdns-backend-geoip"));
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub fn godwit(dir: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Test runs beside each other differ in their process ids, and a run's callers in `third`. A bare
-/// laboratory takes 27 ports.
+/// laboratory takes 30 ports.
 pub fn on_ports(third: u32, dir: &Path, arguments: &[&str]) -> Command {
     let base = 10_000 + std::process::id() % 40 * 90 + 30 * third;
     let mut command = godwit(dir, arguments);

@@ -11,6 +11,7 @@ mod collector;
 mod consistency;
 mod contention;
 mod credentials;
+mod dns;
 mod drill;
 mod failover;
 mod faults;
@@ -118,6 +119,7 @@ fn trials() -> Vec<Trial> {
             a_browser_gets_its_bookmark_as_a_cookie,
         }
         run_alone sessions::{a_local_read_takes_less_than_two_milliseconds}
+        run_alone dns::{every_region_is_lost_and_its_users_are_served_elsewhere}
     };
     trials.extend(of_people());
     trials.extend(faults::trials());

@@ -59,6 +59,7 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
         // The laboratory makes the instances that storage then lives in.
         &["src/storage/", "src/lab/postgres"],
     ),
+    (&["simple_dns"], &["src/lab/dns/question"]),
     (
         &["reqwest"],
         // The drill's client tells of every attempt and header what the operator's hides.

@@ -1,5 +1,6 @@
 //! `godwit drill`: break it, move it, and prove what that cost.
 
+mod dns;
 mod ground;
 
 use super::{
@@ -40,6 +41,7 @@ use std::{
 Example: godwit drill --fault kill-primary
          godwit drill --rounds 20 --seed 7
          godwit drill --config godwit.toml --key KEY --fault promote-under-load
+         godwit drill --dns
 
 Sessions in every region add items, append to lists by compare-and-set, and read back what they wrote
 with their bookmarks, while something is broken and the primary moves. At the end all of it is read
@@ -52,7 +54,11 @@ Without --fault each round takes another one, in an order that the seed gives. A
 on purpose; a cluster (--config) is not: it can be loaded (none) and switched over (promote-under-load).
 Writes report.json, report.html, history.json and elle.json (for elle-cli) under --out. Exit code 1 when
 any round is not clean: a rule was broken, or it could not begin or come to its end. The summary grades
-what is promised (met, missed, not measured); a time that is missed fails no round.")]
+what is promised (met, missed, not measured); a time that is missed fails no round.
+
+With --dns no primary is moved: each region of a laboratory is lost in every way, and more than one at
+once, and users of every continent ask DNS where to go, and go there. docs/DNS.md tells what comes of it.
+Writes dns.json under --out. Exit code 1 when anybody is not served where they belong.")]
 pub struct Drill {
     /// What to break; --list-faults tells the names
     #[arg(long, value_name = "NAME")]
@@ -60,6 +66,9 @@ pub struct Drill {
     /// Tell the faults, and do nothing
     #[arg(long)]
     list_faults: bool,
+    /// Lose each region, and see DNS send its users elsewhere and back
+    #[arg(long, conflicts_with_all = ["fault", "list_faults", "rounds", "seed", "rate"])]
+    dns: bool,
     /// Rounds, one after the other
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
@@ -100,6 +109,9 @@ impl Drill {
             });
         }
         let cluster = self.cluster()?;
+        if self.dns {
+            return block_on(self.rehearse(cluster));
+        }
         if let Some(fault) = self.fault
             && cluster.lab.is_none()
             && !fault.is_planned()

@@ -17,6 +17,13 @@ pub fn text(status: &Status) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(text, "{}\n", parts(status));
     let _ = writeln!(text, "{}", links(status));
+    if let Some(dns) = &status.dns {
+        let state = if dns.pid.is_some() { "on" } else { "DEAD; it was on" };
+        let _ = writeln!(text, "\nDNS of {} {state} {}", dns.domain, dns.server);
+        for region in &dns.drained {
+            let _ = writeln!(text, "{region} is DRAINED");
+        }
+    }
     text
 }
 

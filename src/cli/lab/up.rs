@@ -26,6 +26,7 @@ use tokio::{
 
 /// Start everything; Ctrl-C stops it
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = "Example: godwit lab up --detach --port-base 20000 --dir /tmp/second")]
 pub struct Up {
     /// Go on in the background once everything runs
@@ -46,12 +47,18 @@ pub struct Up {
     /// Only Postgres, Redis and the links: run `godwit serve` yourself, with `regions/*/godwit.toml`
     #[arg(long)]
     bare: bool,
+    /// And DNS that sends users to regions by health check, by PowerDNS (docs/DNS.md)
+    #[arg(long, conflicts_with = "bare")]
+    dns: bool,
     /// Where Postgres' programs are
     #[arg(long, value_name = "DIR", env = "GODWIT_LAB_PG_BIN")]
     pg_bin: Option<PathBuf>,
     /// The redis-server program
     #[arg(long, value_name = "FILE", env = "GODWIT_LAB_REDIS_SERVER")]
     redis_server: Option<PathBuf>,
+    /// The `pdns_server` program
+    #[arg(long, value_name = "FILE", env = "GODWIT_LAB_PDNS_SERVER")]
+    pdns_server: Option<PathBuf>,
     #[arg(long, hide = true, env = "PATH", hide_env = true, default_value = "")]
     search_path: OsString,
     /// This is the background process: tells its parent on standard output.
@@ -104,6 +111,8 @@ impl Up {
             processes: self.processes,
             postgres_bin: self.pg_bin.clone(),
             redis_server: self.redis_server.clone(),
+            pdns_server: self.pdns_server.clone(),
+            dns: self.dns,
             bare: self.bare,
             progress,
             ..Spec::new(dir, binary, self.search_path.clone())
@@ -294,6 +303,19 @@ Write in one region, read it in another (tenant {name}):
 Its administrator is {}, with the password {}.
 ",
             admin.email, admin.password,
+        );
+    }
+    if let Some(dns) = &facts.dns {
+        let _ = write!(
+            text,
+            "
+DNS, for somebody in Europe (docs/DNS.md):
+
+  dig +short @{} -p {} {} +subnet=198.51.100.105/32
+",
+            dns.server.ip(),
+            dns.server.port(),
+            dns.domain,
         );
     }
     let at = if dir == Path::new(super::DEFAULT_LAB) {
