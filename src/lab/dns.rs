@@ -79,11 +79,16 @@ impl Dns {
             let listen = SocketAddr::from((zone::address(index), ports.balancers));
             let apis = lab.ports.of(region)?.apis.iter().map(|api| local(api.public)).collect();
             let link = Link::bind(clock.clone(), listen, apis, Duration::ZERO).await;
-            let link = link.with_context(|| {
-                format!(
-                    "the balancer of {region} on {listen} (macOS has 127.0.0.1 alone: `sudo ifconfig lo0 alias {}`)",
-                    listen.ip()
-                )
+            let link = link.map_err(|error| {
+                let hint = match error.kind() {
+                    std::io::ErrorKind::AddrNotAvailable => format!(
+                        " (macOS has 127.0.0.1 alone: `sudo ifconfig lo0 alias {}`)",
+                        listen.ip()
+                    ),
+                    _ => String::new(),
+                };
+                anyhow::Error::new(error)
+                    .context(format!("the balancer of {region} on {listen}{hint}"))
             })?;
             balancers.insert(region.clone(), link);
         }

@@ -16,7 +16,7 @@ use super::{
     secrets::Secrets,
     spec::{Part, Severing, Spec, Step, Target},
     status::Status,
-    tools::Tools,
+    tools::{self, Tools},
 };
 use crate::vocab::{Region, SharedClock, SystemClock};
 use anyhow::{Context as _, bail};
@@ -91,6 +91,10 @@ impl Lab {
     /// are missing.
     pub async fn prepare(spec: Spec) -> anyhow::Result<Self> {
         let tools = Tools::find(&spec)?;
+        if spec.dns {
+            // Said now, and not after everything else has started.
+            tools::powerdns(&spec)?;
+        }
         let account = Account::choose()?;
         let layout = Layout::make(&spec.dir)?;
         let lock = lock::lock(&layout)?;
