@@ -28,7 +28,7 @@ COPY .cargo .cargo
 RUN mkdir src && touch src/lib.rs \
     && sed -n 's/^path = "\(.*\)"$/\1/p' Cargo.toml >targets \
     && while read -r target; do mkdir -p "$(dirname "$target")" && echo 'fn main() {}' >"$target"; done <targets \
-    && cargo build --locked --profile dist --bin godwit \
+    && cargo build --locked --profile dist --features platforms --bin godwit \
     && rm -r targets src
 
 COPY askama.toml ./
@@ -37,7 +37,7 @@ COPY migrations migrations
 COPY src src
 # Cargo goes by times, and a checkout may be older than the layer above.
 RUN touch build.rs src/lib.rs src/main.rs \
-    && cargo build --locked --profile dist --bin godwit \
+    && cargo build --locked --profile dist --features platforms --bin godwit \
     && strip --strip-all target/dist/godwit
 
 # Debian's glibc and libgcc_s, which the program links to (tests/image has the list), certificate authorities, without which it does

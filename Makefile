@@ -19,7 +19,7 @@ test: ## every test that decides whether a change is good
 	@.ci/test
 
 broken: ## the server that is broken on purpose, for the tests of the drill
-	@cargo build --locked --features broken --bin godwit-broken
+	@cargo build --locked --features broken,platforms --bin godwit-broken
 	@touch "$${CARGO_TARGET_DIR:-target}/debug/godwit-broken" # Nothing may have had to be built.
 
 check: ## format, lints, dependency audit

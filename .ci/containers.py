@@ -13,6 +13,7 @@ COMPOSE = """\
 #    for role in owner app reader control; do echo "postgres://godwit_$role:$(cat $role)@postgres/godwit" >$role-url; done
 #    echo "redis://:$(cat redis)@redis" >redis-url
 #    echo "*:*:*:godwit_replication:$(cat replication)" >pgpass
+#    echo {primary} >primary     # of whose database a new one is a copy
 #    chmod 444 *)     # containers have users of their own; the directory keeps them from all others
 #   docker compose up --detach
 #   docker compose exec godwit-{primary} /usr/local/bin/godwit status --config /etc/godwit/godwit.toml
@@ -25,10 +26,12 @@ COMPOSE = """\
 #
 # `godwit switchover` and `promote` move the primary. No container may start and stop another, so there is no agent, and what it would
 # do for the old primary is typed: `switchover` ends, the primary moved, with `setting failover.agent is missing`, and the old one's
-# database is made anew as a copy of the new one's (what it alone had is gone with it):
+# database is made anew as a copy of the new one's (what it alone had is gone with it). Where the primary is by then is kept in a file, and not
+# in the environment: what is changed there is nothing that a later `docker compose up` would restart everybody for, or forget.
 #
+#   (cd .godwit/compose; rm -f primary; echo WHERE-IT-IS >primary; chmod 444 primary)
 #   docker compose rm --stop --force postgres-REGION && docker volume rm godwit_postgres-REGION
-#   PRIMARY=WHERE-IT-IS docker compose up --detach --no-deps postgres-REGION
+#   docker compose up --detach --no-deps postgres-REGION
 name: godwit
 
 x-hardened: &hardened
@@ -51,7 +54,7 @@ x-postgres: &postgres
     - {{source: start-postgres, target: /usr/local/bin/start-postgres}}
     - {{source: roles, target: /docker-entrypoint-initdb.d/roles.sh}}
     - {{source: hba, target: /etc/postgresql/pg_hba.conf}}
-  secrets: [superuser, owner, app, reader, control, replication, pgpass]
+  secrets: [superuser, owner, app, reader, control, replication, pgpass, primary]
   healthcheck:
     # Over TCP: while the image makes a database it listens on a socket alone.
     test: [CMD, pg_isready, --quiet, --host=127.0.0.1, --username=godwit, --dbname=godwit]
@@ -158,15 +161,24 @@ configs:
       [cluster]
       envelope_key_current = "first"
 {settings}
-  # A new database of a region that is not the first primary is a copy of the primary's.
+  # A new database is a copy of the primary's, but the first of all.
   start-postgres:
     content: |
       set -eu
       umask 077
       # libpq demands that nobody else can read it.
       install -m 600 /run/secrets/pgpass /tmp/pgpass
-      if [ ! -s "$$PGDATA/PG_VERSION" ] && [ "$$REGION" != "$$PRIMARY" ]; then
-          upstream="host=postgres-$$PRIMARY port=5432 user=godwit_replication passfile=/tmp/pgpass dbname=godwit"
+      primary="$$(cat /run/secrets/primary)"
+      if [ ! -s "$$PGDATA/PG_VERSION" ] && [ "$$REGION" = "$$primary" ]; then
+          # Empty it would be a second primary, beside those that have the data.
+          for other in {names}; do
+              if [ "$$other" != "$$REGION" ] && pg_isready --quiet --host="postgres-$$other" --timeout=2; then
+                  echo "postgres-$$other has a database already: where is the primary? (.godwit/compose/primary)" >&2
+                  exit 1
+              fi
+          done
+      elif [ ! -s "$$PGDATA/PG_VERSION" ]; then
+          upstream="host=postgres-$$primary port=5432 user=godwit_replication passfile=/tmp/pgpass dbname=godwit"
           until pg_basebackup --dbname="$$upstream" --no-password --wal-method=stream --checkpoint=fast --pgdata="$$PGDATA"; do
               find "$$PGDATA" -mindepth 1 -delete
               sleep 2
@@ -224,7 +236,6 @@ REGION = """
     <<: *postgres
     environment:
       REGION: {name}
-      PRIMARY: ${{PRIMARY:-{primary}}}
       POSTGRES_USER: godwit
       POSTGRES_DB: godwit
       POSTGRES_PASSWORD_FILE: /run/secrets/superuser
@@ -257,14 +268,14 @@ replication = "host=postgres-{name} port=5432 user=godwit_replication passfile=/
 """
 SECRETS = [
     "superuser", "owner", "app", "reader", "control", "replication", "redis", "envelope",
-    "owner-url", "app-url", "reader-url", "control-url", "redis-url", "pgpass",
+    "owner-url", "app-url", "reader-url", "control-url", "redis-url", "pgpass", "primary",
 ]
 
 
 def compose(listed, made):
     """The text of compose.yaml, with the laboratory's ports."""
     regions = {
-        name: {"name": name, "primary": listed["primary"], "public": 8081 + index, "ops": 9181 + index}
+        name: {"name": name, "public": 8081 + index, "ops": 9181 + index}
         for index, name in enumerate(listed["regions"])
     }
 
@@ -275,6 +286,7 @@ def compose(listed, made):
     return COMPOSE.format(
         made=made,
         primary=listed["primary"],
+        names=" ".join(regions),
         urls="\n".join(f"#   http://127.0.0.1:{region['public']} ({region['name']})" for region in regions.values()),
         ops=", ".join(str(region["ops"]) for region in regions.values()),
         services=each(REGION).rstrip("\n").removeprefix("\n") + "\n",

@@ -18,7 +18,7 @@ NAMESPACE = "godwit"
 OWN = re.compile(
     r"region|regions\..*|cluster\..*|server\.(public|internal|ops)_addr|server\.internal_tls\..*"
     r"|database\.(read_|owner_|control_)?url|redis\.url"
-    r"|identity\.password\.pepper.*|identity\.session\.mac_key.*"
+    r"|identity\.password\.pepper.*|identity\.session\.mac_key.*|failover\.(control|global_database)"
 )
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MONITORING = ["monitoring.coreos.com/v1/ServiceMonitor", "monitoring.coreos.com/v1/PrometheusRule"]
@@ -262,7 +262,8 @@ def manifests(listed):
         for name in names
     }
     keys = list(by_region[names[0]])
-    assert all(list(objects) == keys for objects in by_region.values())
+    same = all(list(objects) == keys for objects in by_region.values())
+    assert same, "k8s/values.yaml: an object is of one region alone (as a Cluster is: use the chart, helm/godwit/README.md)"
     base = {key: common([by_region[name][key] for name in names]) for key in keys}
     for key, shared in base.items():
         yield f"k8s/base/{key}.yaml", head + dump(shared)
@@ -300,11 +301,58 @@ def manifests(listed):
     listing = kustomization("Component", resources=[f"{key}.yaml" for key in watching[0]])
     yield "k8s/components/monitoring/kustomization.yaml", head + dump(listing)
 
+    yield from colors(names, by_region[names[0]]["service-godwit"], head)
     for way in ["canary", "blue-green"]:
         for name in names:
             variant = kustomization(resources=[f"../../../overlays/{name}"], components=[f"../../../components/{way}"])
             yield f"k8s/rollouts/{way}/{name}/kustomization.yaml", head + dump(variant)
     yield "k8s/argocd/applicationset.yaml", head + dump(*application_set(listed))
+
+
+COLORS = ["blue", "green"]
+# What tells the pods of one colour from those of the other, and what the Service goes by.
+COLOR = "godwit/color"
+
+
+def colors(names, service, head):
+    """Blue-green with kubectl alone: each region's overlay as one of two Deployments, and beside it a Service for that one's pods."""
+
+    def operations(*listed):
+        return dump([{"op": op, "path": path, "value": value} for op, path, value in listed])
+
+    escaped = COLOR.replace("/", "~1")
+    for color in COLORS:
+        own = f"godwit-{color}"
+        deployment = operations(
+            ("replace", "/metadata/name", own),
+            ("add", f"/spec/selector/matchLabels/{escaped}", color),
+            ("add", f"/spec/template/metadata/labels/{escaped}", color),
+        )
+        scaler = operations(("replace", "/metadata/name", own), ("replace", "/spec/scaleTargetRef/name", own))
+        # What leads clients to one of them is changed by a person, never by the way.
+        who = {"name": "godwit", "namespace": NAMESPACE}
+        gone = {"apiVersion": "v1", "kind": "Service", "metadata": who, "$patch": "delete"}
+        patches = [
+            {"target": {"kind": kind, "name": "godwit"}, "patch": patch, "options": {"allowNameChange": True}}
+            for kind, patch in [("Deployment", deployment), ("HorizontalPodAutoscaler", scaler)]
+        ]
+        component = kustomization("Component", resources=["service.yaml"], patches=[*patches, {"patch": dump(gone)}])
+        yield f"k8s/components/colors/{color}/kustomization.yaml", head + dump(component)
+        beside = {
+            **{key: service[key] for key in ("apiVersion", "kind")},
+            "metadata": {**who, "name": own, "labels": service["metadata"]["labels"]},
+            "spec": {
+                "type": "ClusterIP",
+                "selector": {**service["spec"]["selector"], COLOR: color},
+                "ports": service["spec"]["ports"],
+            },
+        }
+        yield f"k8s/components/colors/{color}/service.yaml", head + dump(beside)
+        for name in names:
+            variant = kustomization(
+                resources=[f"../../../overlays/{name}"], components=[f"../../../components/colors/{color}"]
+            )
+            yield f"k8s/colors/{color}/{name}/kustomization.yaml", head + dump(variant)
 
 
 def stages(listed):

@@ -20,7 +20,7 @@ use crate::{
     routing::forward::Forwarder,
     storage::{
         Global,
-        control::{DatabaseControl, Postgres},
+        control::{self, DatabaseControl},
         migrate::SchemaStanding,
         redis::Redis,
     },
@@ -30,20 +30,26 @@ use crate::{
         lease::{Granting, Grantor, RenewalLoop},
         note::NoteLoop,
         position::PositionLoop,
-        probe::{Asker, peer_client},
+        probe::{Asker, Connect, peer_client},
         schema::{SchemaLoop, SchemaWatch},
         seal::Sealer,
         watcher::{Heard, WatcherLoop},
     },
-    vocab::{Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng, TokenHash},
+    vocab::{
+        Op, OpId, OpKind, Region, SharedClock, SharedRng, SystemClock, SystemRng, TokenHash, causes,
+    },
 };
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
+use tokio_util::task::TaskTracker;
 
 /// A process, built and bound.
 pub struct Process {
@@ -72,8 +78,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let lease = config.lease.clone();
     let topology = Topology::new(config.region.clone(), peers, stale_after, lease, clock.clone());
     let grantor = Grantor::new(redis.clone(), topology.clone(), config.lease.term_ms);
-    let control: Arc<dyn DatabaseControl> =
-        Arc::new(Postgres::new(&config).context("control database")?);
+    let control = control::of(&config).context("control database")?;
     let replayer = Arc::new(replayer::Replayer { global: global.clone() });
     let clerk = Clerk::new(&config, global.clone(), topology.clone(), replayer);
     let known = topology.clone();
@@ -104,6 +109,8 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         peers,
         answers: Arc::new(answers),
         draining: lifecycle.draining().clone(),
+        serves: AtomicBool::new(false),
+        taken_in: TaskTracker::new(),
         config,
         clock,
         rng,
@@ -120,8 +127,8 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
 }
 
 impl Process {
-    /// Answers probes, waits for the schema that this program needs, then starts the loops and serves until the
-    /// process is told to stop. Drains: first what is served to others, then the probes, then the loops.
+    /// Answers probes and peers, waits for the schema that this program needs, then serves until the process is
+    /// told to stop. Drains: first what is served to others, then the probes, then the loops.
     ///
     /// # Errors
     /// When a listener fails, or a task panicked.
@@ -132,23 +139,19 @@ impl Process {
             global: global.clone(),
             watch: watch.clone(),
         });
-        let [public, internal, ops] = servers.handles();
-        let draining = lifecycle.draining().clone();
+        let (handles, draining) = (servers.handles(), lifecycle.draining().clone());
+        let drained = Arc::clone(&app);
         lifecycle.spawn("servers.stop", async move {
             draining.cancelled().await;
-            tokio::join!(public.stop(true), internal.stop(true));
-            // Probes are answered to the end.
-            ops.stop(true).await;
+            handles.drain(&drained).await;
         });
         let open = async {
             tokio::select! {
-                () = schema_suffices(&app) => {}
+                begun = begin(&app, &grantor, &control) => begun?,
                 () = lifecycle.draining().cancelled() => return Ok(()),
             }
-            start_loops(&app, &grantor)?;
-            keep_sessions(&app);
-            keep(&app, grantor.clone(), Arc::clone(&control));
-            take_over(&app)
+            app.serves.store(true, Ordering::Release);
+            anyhow::Ok(())
         };
         let served = servers.run(open).await;
         app.loops.stop();
@@ -161,11 +164,34 @@ impl Process {
     }
 }
 
-/// A process with an old schema would fail request after request, so it takes none until the log has brought
-/// what it needs. A database that does not answer is no reason to wait here: readiness waits for it, and for its
-/// schema.
-async fn schema_suffices(app: &App) {
-    if let Ok(SchemaStanding::Old { have, want }) = app.global.schema_standing().await {
+/// Starts the loops, and comes back once requests can be served. A process with an old schema would fail request
+/// after request, so it takes none until the log has brought what it needs; nor while nobody knows, because the
+/// database is away.
+async fn begin(
+    app: &Arc<App>,
+    grantor: &Grantor,
+    control: &Arc<dyn DatabaseControl>,
+) -> anyhow::Result<()> {
+    let stand_by = || {
+        start_loops(app, grantor)?;
+        keep(app, grantor.clone(), Arc::clone(control));
+        take_over(app)
+    };
+    let seen = app.global.schema_standing().await;
+    if let Err(error) = &seen {
+        tracing::warn!(
+            error = %causes(error),
+            "the database does not answer: nothing is served until its schema was seen"
+        );
+        // What peers and operators want of the region, its database's return among it, needs no schema.
+        stand_by()?;
+    }
+    let away = seen.is_err();
+    let standing = match seen {
+        Ok(standing) => standing,
+        Err(_) => app.schema.seen().await,
+    };
+    if let SchemaStanding::Old { have, want } = standing {
         tracing::warn!(
             schema.have = have,
             schema.want = want,
@@ -174,6 +200,12 @@ async fn schema_suffices(app: &App) {
         );
         app.schema.suffices().await;
     }
+    if !away {
+        stand_by()?;
+    }
+    keep_journal(app);
+    keep_sessions(app);
+    Ok(())
 }
 
 /// The description of the API that a process built from here serves.
@@ -184,21 +216,11 @@ pub fn description() -> String {
 
 fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     let config = &app.config;
+    app.topology.begins();
     let (topology, global) = (app.topology.clone(), app.global.clone());
     let database = config.database.clone();
     app.loops.start(PositionLoop::schedule(&database), topology.waiting(), move || {
         PositionLoop::new(topology.clone(), global.clone(), &database)
-    });
-    let (global, journal, topology) =
-        (app.global.clone(), config.journal.clone(), app.topology.clone());
-    let primary: PrimaryIn = Arc::new(move || match topology.primary() {
-        PrimaryAt::Here(epoch) => Some(epoch),
-        PrimaryAt::Peer(..) | PrimaryAt::Fenced(_) | PrimaryAt::Unknown => None,
-    });
-    app.loops.start(UpkeepLoop::schedule(), Activator::new(), move || UpkeepLoop {
-        global: global.clone(),
-        config: journal.clone(),
-        primary: Arc::clone(&primary),
     });
     let (topology, notes) = (app.topology.clone(), grantor.clone());
     app.loops.start(NoteLoop::schedule(), Activator::new(), move || {
@@ -209,21 +231,38 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
         ForgetLoop::new(Arc::clone(&limiter))
     });
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
-    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let connect = connect(config);
+    let client = connect()?;
     for (peer, asker) in app.peers.iter() {
         tell(app, asker);
         renew(app, peer.clone(), Granting::Peer(asker.clone()));
-        let client = client.clone();
+        let (client, connect) = (client.clone(), Arc::clone(&connect));
         let (app, peer) = (Arc::clone(app), peer.clone());
         let heard: Arc<dyn Heard> = Arc::new(HopEar(Arc::clone(&app)));
         let (schedule, again) = (WatcherLoop::schedule(&config.topology), Activator::new());
         app.loops.clone().start(schedule, again.clone(), move || {
             let (topology, heard) = (app.topology.clone(), Arc::clone(&heard));
             let (client, again) = (client.clone(), again.clone());
-            WatcherLoop::new(peer.clone(), &app.config, client, topology, heard, again)
+            let connect = Arc::clone(&connect);
+            WatcherLoop::new(peer.clone(), &app.config, client, connect, topology, heard, again)
         });
     }
     Ok(())
+}
+
+/// Forgets what the journal has kept long enough.
+fn keep_journal(app: &Arc<App>) {
+    let (global, journal, topology) =
+        (app.global.clone(), app.config.journal.clone(), app.topology.clone());
+    let primary: PrimaryIn = Arc::new(move || match topology.primary() {
+        PrimaryAt::Here(epoch) => Some(epoch),
+        PrimaryAt::Peer(..) | PrimaryAt::Fenced(_) | PrimaryAt::Unknown => None,
+    });
+    app.loops.start(UpkeepLoop::schedule(), Activator::new(), move || UpkeepLoop {
+        global: global.clone(),
+        config: journal.clone(),
+        primary: Arc::clone(&primary),
+    });
 }
 
 /// Follows the directory of sessions, and has what this region owes to it recorded.
@@ -261,12 +300,19 @@ impl queue::Heard for SessionEar {
     }
 }
 
+/// How the other regions' internal listeners are connected to.
+fn connect(config: &Config) -> Connect {
+    let (routing, tls) = (config.routing.clone(), config.cluster.peer_tls.clone());
+    Arc::new(move || peer_client(&routing, tls.as_ref()))
+}
+
 /// The other regions' internal listeners.
 fn askers(config: &Config, sealer: &Sealer) -> anyhow::Result<BTreeMap<Region, Asker>> {
-    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let connect = connect(config);
+    let client = connect()?;
     let asker = |(peer, facts): (&Region, &RegionConfig)| {
         let asker = Asker::new(client.clone(), sealer.clone(), peer.clone(), &facts.internal_url);
-        (peer.clone(), asker)
+        (peer.clone(), asker.of_any(Arc::clone(&connect)))
     };
     Ok(config.peers().map(asker).collect())
 }

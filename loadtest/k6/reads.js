@@ -7,9 +7,10 @@ export const options = {
   ...common,
   scenarios: arrivals(duration('2m'), { writes: 0 }),
   thresholds: levels({
-    // What is read is written beforehand.
+    // Nobody writes.
     ...times('write', null),
     godwit_writes_failed: null,
+    'godwit_attempts_failed{kind:write}': null,
     // Not one read leaves its region.
     'godwit_routed{kind:read,route:forwarded}': ['count==0'],
   }),

@@ -19,6 +19,10 @@ pub struct RegionConfig {
     /// following to a person.
     #[serde(default, serialize_with = "redacted_option")]
     pub replication: Option<SecretString>,
+    /// What `failover.control` calls that region's database: the `Cluster`'s name, the ARN of the instance
+    /// (RDS), or of the region's cluster (Aurora). Wanted for each region, with any but `postgres`.
+    #[serde(default)]
+    pub database: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

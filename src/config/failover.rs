@@ -1,6 +1,7 @@
 //! `[failover]`: moving the primary, and what a write has survived when it is acknowledged.
 
 use super::{ConfigError, list, positive};
+use crate::vocab::Platform;
 use serde::{Deserialize, Serialize};
 
 /// What an acknowledged write has survived.
@@ -30,6 +31,11 @@ impl Durability {
 pub struct FailoverConfig {
     /// `async`, or `quorum`: a write is acknowledged once one more region has it on its disk.
     pub durability: Durability,
+    /// Who moves this region's database: `postgres`, by SQL and the agent; or what runs it, `cloudnativepg`, `rds`
+    /// or `aurora`, which the image can talk to (`docs/RUNBOOK.md`). With those, durability is `async`.
+    pub control: Platform,
+    /// Aurora: the global cluster's identifier.
+    pub global_database: Option<String>,
     /// A program, and what it is called with before the one word that says what to do, by which this
     /// region's Postgres is stopped, started and rewound (`docs/RUNBOOK.md`). Without one a person
     /// does that.
@@ -50,6 +56,8 @@ impl Default for FailoverConfig {
     fn default() -> Self {
         Self {
             durability: Durability::default(),
+            control: Platform::default(),
+            global_database: None,
             agent: Vec::new(),
             agent_seconds_max: 600,
             automatic: false,
@@ -62,6 +70,38 @@ impl Default for FailoverConfig {
 impl FailoverConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         positive("failover.agent_seconds_max", self.agent_seconds_max)?;
-        positive("failover.after_ms", self.after_ms)
+        positive("failover.after_ms", self.after_ms)?;
+        if self.control == Platform::Postgres {
+            return Ok(());
+        }
+        let built = match self.control {
+            Platform::Postgres => true,
+            Platform::CloudNativePg => cfg!(feature = "cloudnativepg"),
+            Platform::Rds | Platform::Aurora => cfg!(feature = "rds"),
+        };
+        if !built {
+            return invalid(
+                "failover.control",
+                "this build cannot talk to it: see Cargo.toml's features",
+            );
+        }
+        if self.durability != Durability::Async {
+            let why = "must be async: no commit waits for another region unless Postgres itself is told to";
+            return invalid("failover.durability", why);
+        }
+        if !self.agent.is_empty() {
+            return invalid("failover.agent", "is for `failover.control = \"postgres\"` alone");
+        }
+        if (self.control == Platform::Aurora) != self.global_database.is_some() {
+            return invalid(
+                "failover.global_database",
+                "is wanted for aurora, and for nothing else",
+            );
+        }
+        Ok(())
     }
+}
+
+fn invalid(setting: &'static str, why: &'static str) -> Result<(), ConfigError> {
+    Err(ConfigError::invalid(setting, why))
 }

@@ -34,7 +34,7 @@ pub use session::{MacKey, SessionConfig};
 pub use telemetry::TelemetryConfig;
 pub use topology::TopologyConfig;
 
-use crate::vocab::Region;
+use crate::vocab::{Platform, Region};
 use serde::{
     Deserialize, Serialize,
     de::{SeqAccess, Visitor},
@@ -148,6 +148,11 @@ impl Config {
         self.topology.validate()?;
         self.lease.validate()?;
         self.failover.validate()?;
+        let nameless = self.regions.values().any(|facts| facts.database.is_none());
+        if nameless && self.failover.control != Platform::Postgres {
+            let why = "is wanted for every region, with any `failover.control` but postgres";
+            return Err(ConfigError::invalid("regions.NAME.database", why));
+        }
         self.identity.validate()?;
         self.limits.validate()?;
         self.journal.validate()?;
@@ -282,6 +287,39 @@ mod tests {
     fn a_region_must_be_one_of_the_regions() {
         let error = load(&MINIMAL.replacen("us-east-1", "mars-1", 1), &[]).unwrap_err();
         assert!(reason(&error).contains("region"), "{error:?}");
+    }
+
+    #[cfg(feature = "platforms")]
+    #[test]
+    fn a_platform_is_given_what_it_calls_every_database_and_promises_what_it_can_keep() {
+        let with = |more: &str, named: bool| {
+            let name = if named { "database = \"arn\"\n" } else { "" };
+            let text = MINIMAL.replacen("internal_url", &format!("{name}internal_url"), 1);
+            load(&format!("{text}\n[failover]\n{more}"), &[])
+        };
+        for control in ["cloudnativepg", "rds"] {
+            with(&format!("control = \"{control}\""), true).unwrap();
+        }
+        with("control = \"aurora\"\nglobal_database = \"all\"", true).unwrap();
+        let refused = [
+            ("control = \"rds\"", false, "regions.NAME.database"),
+            ("control = \"aurora\"", true, "failover.global_database"),
+            ("control = \"rds\"\nglobal_database = \"all\"", true, "failover.global_database"),
+            ("control = \"rds\"\ndurability = \"quorum\"", true, "failover.durability"),
+            ("control = \"rds\"\nagent = [\"a\"]", true, "failover.agent"),
+        ];
+        for (settings, named, wanted) in refused {
+            let error = with(settings, named).unwrap_err();
+            assert!(reason(&error).contains(wanted), "{settings}: {error:?}");
+        }
+    }
+
+    #[cfg(not(feature = "platforms"))]
+    #[test]
+    fn a_platform_that_the_build_cannot_talk_to_is_refused() {
+        let text = MINIMAL.replacen("internal_url", "database = \"arn\"\ninternal_url", 1);
+        let error = load(&format!("{text}\n[failover]\ncontrol = \"rds\""), &[]).unwrap_err();
+        assert!(reason(&error).contains("failover.control"), "{error:?}");
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub struct Run<'a> {
     fencing: bool,
     /// Where the fenced primary ended.
     final_lsn: Option<Lsn>,
+    /// What it said as it gave its place up.
+    handed_over: Option<String>,
     /// What those that receive no more have.
     detached: Vec<(Region, Lsn)>,
     /// Who may have something too, as those who promise tell.
@@ -143,6 +145,7 @@ impl<'a> Run<'a> {
             agent_max,
             fencing: false,
             final_lsn: None,
+            handed_over: None,
             detached: Vec::new(),
             read_too: BTreeSet::new(),
             turn: Turn::Ends,
@@ -186,6 +189,7 @@ impl<'a> Run<'a> {
             Step::CatchUp => self.catch_up().await,
             Step::Release => self.release().await,
             Step::WaitOut => self.wait_out().await,
+            Step::HandOver { region } => self.hand_over(region).await,
             Step::Promote => self.promote().await,
             Step::Begin => self.begin().await,
             Step::Follow { regions } => Ok(self.follow(regions).await),
@@ -388,7 +392,9 @@ impl<'a> Run<'a> {
     }
 
     async fn promote(&mut self) -> Result<String, Stopped> {
-        if self.final_lsn.is_some() && !self.look(&self.plan.from).await?.read_only {
+        // One that gave its place up is no primary any more, and may be starting.
+        let fenced = self.final_lsn.is_some() && self.handed_over.is_none();
+        if fenced && !self.look(&self.plan.from).await?.read_only {
             let from = &self.plan.from;
             let why =
                 format!("the fence of {from} was lifted meanwhile; run the same command again");
@@ -396,8 +402,41 @@ impl<'a> Run<'a> {
         }
         let promise = self.plan.promise.clone();
         let target = promise.region.clone();
-        self.order(&target, Order::Promote { promise }, PROMOTION).await?;
+        let order = Order::Promote { promise, token: self.handed_over.clone() };
+        self.until_done(&target, order, PROMOTION).await?;
         Ok(target.to_string())
+    }
+
+    async fn hand_over(&mut self, region: &Region) -> Result<String, Stopped> {
+        let order = Order::HandOver { promise: self.plan.promise.clone() };
+        match self.until_done(region, order, SOON + SOON).await? {
+            Outcome::HandedOver { token } => {
+                self.handed_over = token;
+                Ok(region.to_string())
+            }
+            other => Err(Stopped::Failed(format!("{region} answered {other:?}"))),
+        }
+    }
+
+    /// Asks again as long as a platform is at it, which may restart the database meanwhile: up to
+    /// `failover.agent_seconds_max`.
+    async fn until_done(
+        &self,
+        to: &Region,
+        what: Order,
+        patience: Duration,
+    ) -> Result<Outcome, Stopped> {
+        let give_up = self.now() + self.agent_max;
+        loop {
+            match self.order(to, what.clone(), patience).await? {
+                Outcome::Underway { told } if self.now() > give_up => {
+                    let why = format!("{to}: {told}, not within {:?}", self.agent_max);
+                    return Err(Stopped::Failed(why));
+                }
+                Outcome::Underway { .. } => {}
+                done => return Ok(done),
+            }
+        }
     }
 
     async fn begin(&mut self) -> Result<String, Stopped> {

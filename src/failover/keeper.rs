@@ -22,7 +22,7 @@ use crate::{
         control::namesakes,
         lease::{Grantor, Record},
     },
-    vocab::{Epoch, Lsn, Op, Region},
+    vocab::{Epoch, Lsn, Op, Platform, Region},
 };
 use std::{
     collections::BTreeSet,
@@ -273,7 +273,8 @@ fn deeds(
         deeds.extend(waits(row, wanted));
     }
     if leaves(snapshot, welcome.as_ref(), *settled) {
-        if !row.conninfo.is_empty() {
+        // What a platform has it follow, a person takes away with the database.
+        if !row.conninfo.is_empty() && row.platform == Platform::Postgres {
             deeds.push(Deed::Leave);
         }
     } else if let PrimaryAt::Peer(region, _) = primary

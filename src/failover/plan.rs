@@ -373,6 +373,14 @@ impl View<'_> {
         let begins = [Step::Promote, Step::Begin];
         let old = self.sight.regions.get(from).map(|seen| &seen.instance);
         let old = old.and_then(|instance| instance.as_ref().ok());
+        let hands_over = old.is_some_and(|old| old.platform.hands_over());
+        let hand_over = hands_over.then(|| Step::HandOver { region: from.clone() });
+        let rejoin = [Step::Rejoin { region: from.clone() }];
+        if old.is_some_and(|old| self.has_given_up(old)) {
+            self.notes.push(format!("{from} was told before to give its place up"));
+            let first = [Step::Promise].into_iter().chain(hand_over).chain(begins);
+            return first.chain([Step::Release, Step::Verify]).chain(rejoin).collect();
+        }
         let Some(old) = old.filter(|old| old.role == Role::Primary) else {
             self.reasons.push(format!(
                 "{from}, the primary, cannot be asked: `godwit promote {target}` moves on without it"
@@ -420,12 +428,25 @@ impl View<'_> {
             Step::Fence { region: from.clone() },
             Step::CatchUp,
         ];
-        let last = [Step::Release, Step::Verify, Step::Rejoin { region: from.clone() }];
-        let stays = |step: &Step| match step {
-            Step::Rejoin { region } => self.members.contains(region),
-            _ => true,
-        };
-        first.into_iter().chain(begins).chain(last).filter(stays).collect()
+        if !old.platform.comes_back() {
+            let platform = old.platform;
+            self.notes.push(format!(
+                "{platform} cannot make a replica of {from}, nor of any region that follows it: each is made anew \
+                 of {target} (docs/RUNBOOK.md)"
+            ));
+        }
+        let back = self.members.contains(from) && old.platform.comes_back();
+        let last =
+            [Step::Release, Step::Verify].into_iter().chain(rejoin.into_iter().filter(|_| back));
+        first.into_iter().chain(hand_over).chain(begins).chain(last).collect()
+    }
+
+    /// Whether the old primary is a replica because the move that is under way told it to.
+    fn has_given_up(&self, old: &Instance) -> bool {
+        let told = |promise: &Promise| promise.planned && promise.region == *self.target;
+        old.platform.hands_over()
+            && old.role == Role::Replica
+            && self.sight.pending().is_some_and(told)
     }
 
     /// A new epoch where the primary is: taken back from a move that came no further, or with other

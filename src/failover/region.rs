@@ -4,7 +4,8 @@ use super::clerk::Clerk;
 use crate::{
     config::{Config, Durability},
     storage::control::{
-        Beginning, ControlError, DatabaseControl, InstanceRow, StandbyRow, Upstream, slot_of,
+        Beginning, ControlError, DatabaseControl, InstanceRow, Promotion, StandbyRow, Upstream,
+        slot_of,
     },
     topology::{
         Role, Snapshot, Topology,
@@ -12,7 +13,7 @@ use crate::{
         control::{Instance, Order, Outcome, Slot, Standby},
         lease::{Grantor, Promise},
     },
-    vocab::{Op, Region, causes},
+    vocab::{Lsn, Op, Platform, Region, causes},
 };
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
@@ -43,6 +44,9 @@ impl Upstreams {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let known = config.peers().filter_map(|(region, facts)| {
+            if config.failover.control != Platform::Postgres {
+                return Some((region.clone(), facts.database.clone()?));
+            }
             let conninfo = facts.replication.as_ref()?.expose_secret();
             Some((region.clone(), format!("{conninfo} application_name={}", config.region)))
         });
@@ -57,9 +61,13 @@ impl Upstreams {
         Ok(Upstream { conninfo: conninfo.clone(), slot: slot_of(&self.region) })
     }
 
-    /// The region that an instance with this `primary_conninfo` follows.
+    /// The region that an instance with this `primary_conninfo` follows, or whose database its platform calls
+    /// so.
     #[must_use]
     pub fn named(&self, conninfo: &str) -> Option<Region> {
+        if let Some((region, _)) = self.known.iter().find(|(_, known)| *known == conninfo) {
+            return Some(region.clone());
+        }
         // Whoever wrote it may have said more or less than we do: the place is what counts.
         let place = |text: &str| {
             let word = |name: &str| {
@@ -116,6 +124,7 @@ impl RegionAnswers {
             Question::Order(order) => {
                 let outcome = match self.carry_out(*order, op).await {
                     Ok(outcome) => outcome,
+                    Err(ControlError::Underway(told)) => Outcome::Underway { told },
                     Err(ControlError::Refused(reason)) => Outcome::Refused { reason },
                     Err(error) => return failed(causes(&error)),
                 };
@@ -168,28 +177,19 @@ impl RegionAnswers {
                 self.stands(&promise, op).await?;
                 Ok(Outcome::At { lsn: control.fence(FENCE_GRACE).await? })
             }
-            Order::Promote { promise } => {
+            Order::HandOver { promise } => {
+                self.stands(&promise, op).await?;
+                let to = self.upstreams.of(&promise.region)?;
+                Ok(Outcome::HandedOver { token: control.hand_over(&to).await? })
+            }
+            Order::Promote { promise, token } => {
                 self.stands(&promise, op).await?;
                 self.ours(&promise)?;
-                control.promote().await.map(done)
+                let Promise { planned, accepts_loss, .. } = promise;
+                let how = Promotion { planned, accepts_loss, token };
+                control.promote(&how).await.map(done)
             }
-            Order::Begin { promise } => {
-                self.stands(&promise, op).await?;
-                self.ours(&promise)?;
-                self.counts_as_well(&promise)?;
-                let members = promise.members.clone();
-                let counted =
-                    members.clone().unwrap_or_else(|| self.topology.look(Snapshot::members));
-                let others = counted.others(&self.region).cloned().collect();
-                let beginning = Beginning {
-                    epoch: promise.epoch,
-                    region: self.region.clone(),
-                    members,
-                    others,
-                    quorum: self.durability == Durability::Quorum,
-                };
-                Ok(Outcome::At { lsn: control.begin(&beginning).await? })
-            }
+            Order::Begin { promise } => Ok(Outcome::At { lsn: self.begin(promise, op).await? }),
             Order::Follow { region, promise } => {
                 if let Some(promise) = promise {
                     self.not_overtaken(&promise, op).await?;
@@ -211,6 +211,23 @@ impl RegionAnswers {
             Order::Start => control.start().await.map(done),
             Order::Ledger(order) => Ok(Outcome::Ledger(self.clerk.carry_out(order, op).await?)),
         }
+    }
+
+    async fn begin(&self, promise: Promise, op: &Op) -> Result<Lsn, ControlError> {
+        self.stands(&promise, op).await?;
+        self.ours(&promise)?;
+        self.counts_as_well(&promise)?;
+        let members = promise.members.clone();
+        let counted = members.clone().unwrap_or_else(|| self.topology.look(Snapshot::members));
+        let others = counted.others(&self.region).cloned().collect();
+        let beginning = Beginning {
+            epoch: promise.epoch,
+            region: self.region.clone(),
+            members,
+            others,
+            quorum: self.durability == Durability::Quorum,
+        };
+        self.control.begin(&beginning).await
     }
 
     /// Refuses an order of a promotion that another has overtaken, or that this region has forgotten.
@@ -268,6 +285,7 @@ impl RegionAnswers {
 
     fn instance(&self, row: InstanceRow) -> Instance {
         Instance {
+            platform: row.platform,
             role: if row.in_recovery { Role::Replica } else { Role::Primary },
             system: row.system,
             timeline: row.timeline,

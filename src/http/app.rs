@@ -14,8 +14,12 @@ use crate::{
     },
     vocab::{Op, OpKind, Region, SharedClock, SharedRng},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Built once, by `assembly`.
 pub struct App {
@@ -48,6 +52,10 @@ pub struct App {
     pub mounted: Vec<Mounted>,
     /// Cancelled when the process has been asked to stop: readiness turns away new traffic.
     pub draining: CancellationToken,
+    /// Set once requests are served: the schema was seen, and is not too old.
+    pub serves: AtomicBool,
+    /// What peers have asked of this process and are not answered yet.
+    pub taken_in: TaskTracker,
 }
 
 /// One per worker thread, made inside its runtime.

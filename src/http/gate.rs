@@ -284,6 +284,7 @@ async fn is_worth_another_look(
         Decision::Refuse(Refusal::NoPrimary) if hold::is_moving(app) => {
             Box::pin(hold::next_primary(app, state, app.clock.monotonic())).await.is_some()
         }
+        Decision::Refuse(Refusal::NoPrimary) => Box::pin(hold::learned(app, state)).await,
         Decision::Refuse(Refusal::BookmarkTimeout) => {
             Box::pin(hold::next_primary_or(app, state, bookmark)).await
         }
@@ -412,6 +413,10 @@ async fn admit_peer(
     }
     let fenced =
         || Problem::new(Kind::Fenced, "Not the primary of that epoch.").header("retry-after", "1");
+    // Peers know of this region's primary by its other processes: this one may have just begun.
+    if !matches!(app.primary(), PrimaryView::Here(_)) {
+        Box::pin(hold::learned(app, state)).await;
+    }
     let epoch = match app.primary() {
         PrimaryView::Here(epoch) if epoch == envelope.epoch => epoch,
         _ => return Err(fenced()),

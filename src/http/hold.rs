@@ -50,6 +50,13 @@ pub fn is_moving(app: &App) -> bool {
     app.topology.look(|snapshot| snapshot.awaits_a_primary(now))
 }
 
+/// Waits, in a process that began a moment ago, for what it has yet to learn. Tells whether there is something to
+/// decide anew.
+pub async fn learned(app: &App, state: &RequestState) -> bool {
+    let Some(end) = ends(app, state) else { return false };
+    app.topology.learn(end).await
+}
+
 /// Until when a request is held.
 #[must_use]
 pub fn ends(app: &App, state: &RequestState) -> Option<Instant> {

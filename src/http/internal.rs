@@ -7,37 +7,46 @@ use super::{
     request::RequestState,
 };
 use crate::{
-    routing::forward,
     telemetry::metrics::Route as Answered,
     topology::{
         Lease, PrimaryAt, TopologyReport,
         ask::{Answer, Answered as Signed, Asked, Question},
+        probe,
         report::PeerReport,
     },
     vocab::causes,
 };
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::BoxBody,
+    body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     middleware::Next,
-    web::Data,
+    web::{Bytes, Data},
 };
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A process that is told to end takes nothing new from its peers. They keep their connections to
-/// it, so they are told to open others, to whoever takes its place.
+/// A process that is told to end, or has yet to see its schema, takes nothing from its peers. They keep
+/// their connections to it, so they are told to open others, to a neighbour or whoever takes its place.
 ///
 /// # Errors
 /// None of its own: a refusal is an answer.
-pub async fn unless_ending(
+pub async fn while_serving(
     index: usize,
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let app = request.app_data::<Data<App>>().cloned().expect("server sets the application");
-    if !app.draining.is_cancelled() {
-        return next.call(request).await;
+    let (ending, serves) = (app.draining.is_cancelled(), app.serves.load(Ordering::Acquire));
+    if serves && !ending {
+        let taken_in = app.taken_in.token();
+        let response = next.call(request).await?;
+        return Ok(response.map_body(|_, body| BoxBody::new(Kept { body, _taken_in: taken_in })));
     }
     let state = RequestState::of(&request);
     // Taken in, so that its sender is not still at it when the answer comes; what it is is all one.
@@ -47,8 +56,37 @@ pub async fn unless_ending(
         facts.mounted = Some(index);
         facts.answered = Some(Answered::Refused);
     }
-    let problem = Problem::new(Kind::Fenced, "This process is about to end.");
-    Ok(request.error_response(problem.header("retry-after", "1").header(forward::ENDING, "1")))
+    Ok(request.error_response(elsewhere(if ending {
+        "This process is about to end."
+    } else {
+        "This process has yet to start."
+    })))
+}
+
+/// It has done nothing of what was asked, and whoever takes a new connection may.
+fn elsewhere(why: &'static str) -> Problem {
+    Problem::new(Kind::Fenced, why).header("retry-after", "1").header(probe::ENDING, "1")
+}
+
+/// The body of an answer, which is under way until it is sent.
+struct Kept {
+    body: BoxBody,
+    _taken_in: TaskTrackerToken,
+}
+
+impl MessageBody for Kept {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
 }
 
 /// `GET /internal/v1/topology`. For regions and operators; the listener is theirs alone.
@@ -81,6 +119,8 @@ pub fn report(app: &App) -> TopologyReport {
         lag_ms: lag.map(|lag| millis(lag.bound(now))),
         lag_bytes: lag.and_then(|lag| lag.bytes),
         streaming: own.and_then(|own| own.streaming),
+        starting: snapshot.is_starting(now),
+        ending: app.draining.is_cancelled(),
         writable: primary.as_ref() == Some(&app.region),
         primary,
         missed_ms: snapshot.missed_since.map(|since| millis(now.saturating_duration_since(since))),
@@ -112,19 +152,24 @@ pub fn report(app: &App) -> TopologyReport {
 /// `POST /internal/v1/ask`. What is not signed by the cluster is not answered.
 ///
 /// # Errors
-/// `untrusted`.
+/// `untrusted`, and `fenced` before the loops have begun.
 pub async fn ask(
     app: Data<App>,
     worker: Data<Worker>,
     request: HttpRequest,
     body: String,
 ) -> Result<HttpResponse, Problem> {
+    if !app.topology.has_begun() {
+        // What it would say is only its own ignorance, and what it did might need the schema.
+        return Err(elsewhere("This process has yet to start."));
+    }
     let state = RequestState::find(&request);
     let asked = Asked::open(&app.sealer, &body, &app.region, state.op().now());
     let asked = asked.map_err(|why| {
         Problem::new(Kind::Untrusted, "This listener serves the regions of this cluster.")
             .caused_by(why)
     })?;
+    let _taken_in = app.taken_in.token();
     let answer = match asked.question {
         Question::People(question) => people::answer(&app, &worker.hot, question, state.op()).await,
         Question::Guesses(guesses) => match app.limiter.told(&guesses, state.op()).await {
@@ -134,9 +179,12 @@ pub async fn ask(
         question => app.answers.answer(question, state.op()).await,
     };
     let signed = Signed { from: app.region.clone(), id: asked.id, answer };
-    Ok(HttpResponse::Ok()
-        .insert_header(("cache-control", "no-store"))
-        .body(signed.seal(&app.sealer)))
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("cache-control", "no-store"));
+    if app.draining.is_cancelled() {
+        response.insert_header((probe::ENDING, "1"));
+    }
+    Ok(response.body(signed.seal(&app.sealer)))
 }
 
 /// Rounded down: what is left is never more than this.
@@ -150,3 +198,6 @@ fn left_ms(lease: Lease, now: Instant) -> u64 {
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

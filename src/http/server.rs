@@ -3,7 +3,7 @@
 //! Outer to inner, on every listener: 1. `observe` (operation, span, metrics, log line); 2. on the public
 //! one `site`, which makes what a browser asks for a request of the API, and its answer a page; 3. the table
 //! of routes, or a problem for what is not in it; 4. `gate` (limits, credential, judgment), on each route of
-//! the API, and on the internal listener `unless_ending` around it; 5. the handler.
+//! the API, and on the internal listener `while_serving` around it; 5. the handler.
 
 use super::{
     app::{App, Worker},
@@ -36,6 +36,8 @@ pub enum ServerError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the certificate files of the internal listener cannot be used")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the {listener} listener failed")]
+    Failed { listener: &'static str, source: std::io::Error },
     #[error("the database address cannot be used")]
     Database(#[from] crate::storage::StorageError),
 }
@@ -114,27 +116,68 @@ impl Servers {
         })
     }
 
-    /// Handles that stop them: public, internal, ops.
+    /// What stops them.
     #[must_use]
-    pub fn handles(&self) -> [ServerHandle; 3] {
-        [self.public.handle(), self.internal.handle(), self.ops.handle()]
+    pub fn handles(&self) -> Handles {
+        let Self { public, internal, ops } = self;
+        Handles { public: public.handle(), internal: internal.handle(), ops: ops.handle() }
     }
 
-    /// Answers probes at once, and all else when `open` is done; until all three are stopped. Who connects before
-    /// waits.
+    /// Answers probes and peers at once, and clients when `open` is done; until all three are stopped. A client
+    /// that connects before waits; a peer is told to go to another process.
     ///
     /// # Errors
     /// Those of `open`, and when a listener fails.
-    pub async fn run<E: From<std::io::Error>>(
+    pub async fn run<E: From<ServerError>>(
         self,
         open: impl Future<Output = Result<(), E>>,
     ) -> Result<(), E> {
-        let others = async {
+        let public = async {
             open.await?;
-            tokio::try_join!(self.public, self.internal).map(|_| ()).map_err(E::from)
+            running("public", self.public).await
         };
-        let ops = async { self.ops.await.map_err(E::from) };
-        tokio::try_join!(others, ops).map(|_| ())
+        let (internal, ops) = (running("internal", self.internal), running("ops", self.ops));
+        tokio::try_join!(public, internal, ops).map(|_| ())
+    }
+}
+
+async fn running<E: From<ServerError>>(
+    listener: &'static str,
+    server: impl Future<Output = std::io::Result<()>>,
+) -> Result<(), E> {
+    server.await.map_err(|source| E::from(ServerError::Failed { listener, source }))
+}
+
+/// What stops the listeners.
+pub struct Handles {
+    public: ServerHandle,
+    internal: ServerHandle,
+    ops: ServerHandle,
+}
+
+/// Peers ask every 250 ms, and hear then that this process ends: they go to another one. Meanwhile they find
+/// somebody who tells them so, where they would else find a closed door.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// From the last answer to a peer until it is surely on its way.
+const SENT: Duration = Duration::from_millis(250);
+
+impl Handles {
+    /// Ends what is served: nothing new is taken, what is under way is answered, within
+    /// `server.drain_seconds_max`. Clients' connections end with their last answer. Peers keep theirs for as long
+    /// as they can, so they are closed once nothing is under way on them. Probes are answered to the end.
+    pub async fn drain(self, app: &App) {
+        let budget = Duration::from_secs(app.config.server.drain_seconds_max);
+        let answered = async {
+            tokio::join!(self.public.stop(true), tokio::time::sleep(LEAVING));
+            app.taken_in.close();
+            app.taken_in.wait().await;
+            tokio::time::sleep(SENT).await;
+        };
+        // Past it whoever still waits has waited in vain.
+        let _ = tokio::time::timeout(budget, answered).await;
+        self.internal.stop(false).await;
+        self.ops.stop(true).await;
     }
 }
 
@@ -215,7 +258,7 @@ fn gated(index: usize, listener: Listener) -> Route {
         }
         Listener::Internal => handler
             .wrap(from_fn(move |request, next| gate::internal(index, request, next)))
-            .wrap(from_fn(move |request, next| internal::unless_ending(index, request, next))),
+            .wrap(from_fn(move |request, next| internal::while_serving(index, request, next))),
     }
 }
 
@@ -281,6 +324,13 @@ mod tests {
         let peer = PeerTls { identity: both, authority: root.clone() };
         let internal = InternalTls { certificate: leaf, key: secret, authority: root.clone() };
         (root, peer, internal)
+    }
+
+    #[actix_web::test]
+    async fn a_listener_that_fails_is_named() {
+        let failed = async { Err(std::io::Error::other("no more files")) };
+        let error = running::<anyhow::Error>("internal", failed).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "the internal listener failed: no more files");
     }
 
     #[actix_web::test]

@@ -160,6 +160,16 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     if status == "200" { Ok(body.to_owned()) } else { Err(format!("{status} {body}")) }
 }
 
+/// Whether an API process was told to end, by its ops listener: that goes last.
+pub async fn is_ending(ops: u16) -> bool {
+    match get(local(ops), "/api/health/readiness").await {
+        Ok(_) => false,
+        Err(said) => {
+            said.contains(r#""draining":true"#) || TcpStream::connect(local(ops)).await.is_err()
+        }
+    }
+}
+
 /// Whether a region's `/health` says that nothing is amiss.
 pub async fn sound(port: u16) -> Result<(), String> {
     let body = get(local(port), "/health").await?;

@@ -13,7 +13,7 @@ use super::{
     laboratory::Inner,
     layout::{make_dir, write_private},
     links::{Kind, LinkId},
-    ports::local,
+    ports::{ApiPorts, local},
     postgres::{self, DATABASE, Instance, Session},
     redis,
     reign::Reign,
@@ -74,6 +74,7 @@ pub async fn start(lab: &Arc<Inner>) -> anyhow::Result<()> {
 pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
     let parts = lab.aimed_at(target)?;
     let region = &target.region;
+    try_join_all(parts.iter().map(|part| let_end(lab, region, *part))).await?;
     let dead = |part: &Part| lab.running(region, *part).is_none();
     let wanted = |part: Part| parts.contains(&part) && dead(&part);
     let database = async {
@@ -92,6 +93,18 @@ pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
     database
 }
 
+/// Waits for the end of an API process that was told to end: it runs, and soon does not.
+async fn let_end(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<()> {
+    let Part::Api(number) = part else { return Ok(()) };
+    let Some(child) = lab.running(region, part) else { return Ok(()) };
+    // One that was paused goes on once it is resumed.
+    if lab.answers_for(region, part) && api::is_ending(api_of(lab, region, number)?.ops).await {
+        let end = tokio::time::timeout(PATIENCE, child.end()).await;
+        end.with_context(|| format!("{region}: its API process does not come to its end"))?;
+    }
+    Ok(())
+}
+
 async fn start_redis(lab: &Inner, region: &Region) -> anyhow::Result<()> {
     let port = lab.ports.of(region)?.redis;
     let file = lab.redis_file(region);
@@ -101,15 +114,25 @@ async fn start_redis(lab: &Inner, region: &Region) -> anyhow::Result<()> {
     child.until("answer", PATIENCE, || redis::answers(port, &lab.secrets.redis)).await
 }
 
+fn api_of<'a>(
+    lab: &'a Inner,
+    region: &Region,
+    number: impl Into<usize>,
+) -> anyhow::Result<&'a ApiPorts> {
+    let index = number.into().checked_sub(1).context("processes are counted from one")?;
+    lab.ports.of(region)?.apis.get(index).context("no such API process")
+}
+
 async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<()> {
     let Part::Api(number) = part else { return Ok(()) };
-    let index = usize::from(number) - 1;
-    let listeners = lab.ports.of(region)?.apis.get(index).context("no such API process")?;
+    let listeners = api_of(lab, region, number)?;
     let mut command = godwit(lab, &["serve"]);
-    command.arg("--config").arg(lab.layout.config_of(region, index + 1));
+    command.arg("--config").arg(lab.layout.config_of(region, number.into()));
     let child = lab.launch(region, part, command)?;
-    let public = local(listeners.public);
-    child.until("answer", PATIENCE, || api::get(public, "/api/health/liveness")).await?;
+    // Without a database it serves nobody; what is ordered of it, it does all the same.
+    let database = lab.answers_for(region, Part::Postgres);
+    let at = local(if database { listeners.public } else { listeners.ops });
+    child.until("answer", PATIENCE, || api::get(at, "/api/health/liveness")).await?;
     Ok(())
 }
 

@@ -41,10 +41,6 @@ const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 /// Sends of one request, the first included.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// On the answer of a process that is about to end: it has done nothing of the request, and whoever
-/// takes a new connection may.
-pub const ENDING: &str = "godwit-ending";
-
 /// A request to carry.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -75,7 +71,7 @@ impl Incoming {
     }
 
     fn is_of_an_ending_process(&self) -> bool {
-        self.status == 421 && self.headers.iter().any(|(name, _)| name == ENDING)
+        self.status == 421 && self.headers.iter().any(|(name, _)| name == probe::ENDING)
     }
 
     /// The name of the problem that a refusal is, when its body is at hand.

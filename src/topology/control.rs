@@ -8,7 +8,7 @@ use super::{
     ledger::{LedgerOrder, LedgerOutcome},
     report::Role,
 };
-use crate::vocab::{Epoch, EpochStart, Lsn, Region};
+use crate::vocab::{Epoch, EpochStart, Lsn, Platform, Region};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -27,9 +27,16 @@ pub enum Order {
     Fence {
         promise: Promise,
     },
-    /// Stop being a standby.
+    /// Give the place up to the promised region, fenced before, and follow it; for a platform that wants that
+    /// before it promotes another.
+    HandOver {
+        promise: Promise,
+    },
+    /// Stop being a standby. With what the old primary said as it gave its place up.
     Promote {
         promise: Promise,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
     },
     /// Begin the promised epoch: slots, durability, the epoch's row, and no fence.
     Begin {
@@ -74,6 +81,14 @@ pub enum Outcome {
     At {
         lsn: Lsn,
     },
+    /// What the next primary is to be told.
+    HandedOver {
+        token: Option<String>,
+    },
+    /// It was asked for, and goes on by itself: to be asked again.
+    Underway {
+        told: String,
+    },
     /// Where the agent has kept something.
     Kept {
         place: String,
@@ -88,6 +103,9 @@ pub enum Outcome {
 /// A region's instance, as its control role sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
+    /// Who runs it.
+    #[serde(default)]
+    pub platform: Platform,
     pub role: Role,
     /// Names the database that this is a copy of.
     pub system: String,

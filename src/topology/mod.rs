@@ -103,6 +103,8 @@ impl Topology {
             move_heard: None,
             majority_heard: false,
             missed_since: None,
+            starts_until: None,
+            primary_known: false,
         };
         Self {
             inner: Arc::new(Inner {
@@ -186,6 +188,36 @@ impl Topology {
         }
     }
 
+    /// The loops begin now: what this process does not know yet it may be about to learn.
+    pub fn begins(&self) {
+        // By then a lease that can be had is held.
+        let starts_until = self.now() + Duration::from_millis(self.inner.lease.term_ms);
+        self.inner.snapshot.send_modify(|snapshot| snapshot.starts_until = Some(starts_until));
+    }
+
+    /// Whether its loops have begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.look(|snapshot| snapshot.starts_until.is_some())
+    }
+
+    /// Waits, in a process that began a moment ago, until it knows of a primary or, where its own data could
+    /// not be read, until it can; at most until `deadline`. `false` when there is nothing new to learn.
+    /// Cancellation-safe.
+    pub async fn learn(&self, deadline: Instant) -> bool {
+        let now = self.now();
+        let mut snapshots = self.subscribe();
+        let (until, unread) = {
+            let snapshot = snapshots.borrow_and_update();
+            (snapshot.learns_until(now), snapshot.readable().is_none())
+        };
+        let Some(until) = until else { return false };
+        let learned = snapshots.wait_for(|snapshot| {
+            snapshot.primary_known || (unread && snapshot.readable().is_some())
+        });
+        matches!(tokio::time::timeout_at(deadline.min(until).into(), learned).await, Ok(Ok(_)))
+    }
+
     /// Waits until another region tells that its replica has come to `at`, at most until `deadline`.
     /// `true` at once where no other region is a member. Cancellation-safe.
     pub async fn wait_elsewhere(&self, at: Bookmark, deadline: Instant) -> bool {
@@ -233,6 +265,7 @@ impl Topology {
             let Some(members) = snapshot.members_of(epoch) else { return };
             let until = hold.until(epoch, &members);
             snapshot.lease = until.map(|until| Lease { epoch, until });
+            snapshot.note_primary(self.now(), self.inner.stale_after);
             snapshot.age(&tracker, heard_after);
         });
     }
@@ -372,6 +405,7 @@ impl Topology {
             }
             snapshot.own = own;
             snapshot.count_heard();
+            snapshot.note_primary(now, self.inner.stale_after);
             snapshot.age(&tracker, heard_after);
         });
     }
@@ -386,6 +420,7 @@ impl Topology {
         self.inner.snapshot.send_modify(|snapshot| {
             snapshot.peers.insert(region.clone(), peer);
             snapshot.count_heard();
+            snapshot.note_primary(now, self.inner.stale_after);
             snapshot.hear_of_a_move(now);
             snapshot.age(&tracker, heard_after);
         });

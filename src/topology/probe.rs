@@ -7,15 +7,25 @@ use super::{
 };
 use crate::{
     config::{PeerTls, RoutingConfig},
-    vocab::{Op, Region},
+    vocab::{Op, Region, causes},
 };
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Where a region's internal listener answers about the topology.
 pub const PATH: &str = "/internal/v1/topology";
 
+/// On the answer of a process that is about to end, or has yet to start: whoever takes a new connection is to
+/// be asked from now on. With 421 it has done nothing of what was asked.
+pub const ENDING: &str = "godwit-ending";
+
 /// What regions speak to each other with: [`peer_client`] makes one.
 pub type PeerClient = reqwest::Client;
+
+/// Makes one whose connections are new.
+pub type Connect = Arc<dyn Fn() -> Result<PeerClient, ProbeError> + Send + Sync>;
 
 /// A report is a few kilobytes; more than this is not from a peer of ours.
 const REPORT_BYTES_MAX: usize = 1024 * 1024;
@@ -106,7 +116,9 @@ async fn body(mut answer: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>
 /// Asks one region what only the cluster's own may ask. Cheap to clone.
 #[derive(Clone)]
 pub struct Asker {
-    client: PeerClient,
+    client: Arc<Mutex<PeerClient>>,
+    /// How another process of the region is come to; `None` when that one is meant.
+    connect: Option<Connect>,
     sealer: Sealer,
     region: Region,
     base: String,
@@ -117,7 +129,13 @@ impl Asker {
     #[must_use]
     pub fn new(client: PeerClient, sealer: Sealer, region: Region, base: &str) -> Self {
         let base = base.trim_end_matches('/').to_owned();
-        Self { client, sealer, region, base }
+        Self { client: Arc::new(Mutex::new(client)), connect: None, sealer, region, base }
+    }
+
+    /// Asks any process of the region: one that is about to end, or has yet to start, is left.
+    #[must_use]
+    pub fn of_any(self, connect: Connect) -> Self {
+        Self { connect: Some(connect), ..self }
     }
 
     #[must_use]
@@ -136,10 +154,35 @@ impl Asker {
     ) -> Result<Answer, ProbeError> {
         let asked = Asked::new(self.region.clone(), question, op);
         let url = format!("{}{}", self.base, ask::PATH);
-        let request = self.client.post(url).body(asked.seal(&self.sealer)).timeout(patience);
-        let answer = request.send().await.map_err(ProbeError::NoAnswer)?;
+        let sealed = asked.seal(&self.sealer);
+        let send = || {
+            let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            client.post(&url).body(sealed.clone()).timeout(patience).send()
+        };
+        let is_leaving =
+            |answer: &reqwest::Response| answer.headers().contains_key(ENDING) && self.leave();
+        let mut answer = send().await.map_err(ProbeError::NoAnswer)?;
+        if is_leaving(&answer) && answer.status() == reqwest::StatusCode::MISDIRECTED_REQUEST {
+            answer = send().await.map_err(ProbeError::NoAnswer)?;
+            is_leaving(&answer);
+        }
         let body = body(answer, ask::BYTES_MAX).await?;
         let sealed = std::str::from_utf8(&body).map_err(|_| Refused::Malformed);
         sealed.and_then(|sealed| asked.answer(&self.sealer, sealed)).map_err(ProbeError::Untrusted)
+    }
+
+    /// Has the next question go over a connection of its own.
+    fn leave(&self) -> bool {
+        match self.connect.as_ref().map(|connect| connect()) {
+            Some(Ok(client)) => {
+                *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+                true
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = %causes(&error), "no new connection to a peer");
+                false
+            }
+            None => false,
+        }
     }
 }

@@ -41,6 +41,13 @@ pub struct TopologyReport {
     pub lag_ms: Option<u64>,
     pub lag_bytes: Option<u64>,
     pub streaming: Option<bool>,
+    /// Whether this process has yet to learn if it takes writes: that it says it takes none is only its own
+    /// ignorance.
+    #[serde(default)]
+    pub starting: bool,
+    /// Whether this process is about to end: another of its region is to be asked from now on.
+    #[serde(default)]
+    pub ending: bool,
     /// Whether it takes writes now: the primary, with a lease, not fenced.
     #[serde(default)]
     pub writable: bool,

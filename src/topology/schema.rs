@@ -25,6 +25,18 @@ impl SchemaWatch {
         *self.0.borrow()
     }
 
+    /// Waits until there is an answer.
+    pub async fn seen(&self) -> SchemaStanding {
+        let mut told = self.0.subscribe();
+        loop {
+            if let Some(standing) = *told.borrow_and_update() {
+                return standing;
+            }
+            // The sender is ours: it lives as long as this.
+            let _ = told.changed().await;
+        }
+    }
+
     /// Waits until it is known to have all that this program needs.
     pub async fn suffices(&self) {
         let mut told = self.0.subscribe();

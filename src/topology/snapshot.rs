@@ -50,6 +50,10 @@ pub struct Snapshot {
     /// Since when this process knows of no primary; noted where it would be replaced without anyone
     /// asking for it.
     pub missed_since: Option<Instant>,
+    /// Until when this process may have begun too short a time ago to know of a primary; `None` before it has.
+    pub(super) starts_until: Option<Instant>,
+    /// Has this process known of a region that takes writes, ever?
+    pub(super) primary_known: bool,
 }
 
 /// The right to take writes.
@@ -191,6 +195,16 @@ impl Peer {
         self.heard_at.is_some_and(|at| now.saturating_duration_since(at) <= stale_after)
     }
 
+    /// Whether what was heard of this peer, a moment ago, is better than the word of a process of it that has just
+    /// begun: that it takes writes. News of an epoch or of a promise is news, whoever tells it.
+    #[must_use]
+    pub fn stands_against(&self, told: &TopologyReport) -> bool {
+        self.report.as_ref().filter(|_| told.starting).is_some_and(|known| {
+            let promised = told.promise.is_some() && told.promise != known.promise;
+            known.writable && told.epoch() <= known.epoch() && !promised
+        })
+    }
+
     /// The position of a peer that is a primary, and the instant before which every commit is
     /// covered by it: when the probe was sent, less the age of the answer.
     pub(super) fn primary_position(&self) -> Option<(Bookmark, Instant)> {
@@ -213,6 +227,31 @@ impl Snapshot {
     pub fn epoch_highest(&self) -> Option<Epoch> {
         let peers = self.peers.values().filter_map(|peer| peer.report.as_ref()?.epoch());
         self.written.into_iter().chain(peers).max()
+    }
+
+    /// Whether this process has yet to learn if its region takes writes: its database was not seen, or is the
+    /// primary's, and no majority has granted the lease. For a term at most: by then it would have been.
+    #[must_use]
+    pub fn is_starting(&self, now: Instant) -> bool {
+        let may_reign = self.own.as_ref().is_none_or(|own| {
+            let unheard = matches!(self.quarantine(), None | Some(Quarantine::Unconfirmed));
+            own.role == Role::Primary && !own.read_only && unheard
+        });
+        let began_just_now = self.starts_until.is_none_or(|until| now < until);
+        began_just_now && self.lease.is_none() && may_reign
+    }
+
+    /// Until when a primary that is not known may be one that this process has not heard of yet, because
+    /// it began a moment ago.
+    #[must_use]
+    pub fn learns_until(&self, now: Instant) -> Option<Instant> {
+        self.starts_until.filter(|until| !self.primary_known && now < *until)
+    }
+
+    /// Notes whether a region is known to take writes.
+    pub(super) fn note_primary(&mut self, now: Instant, stale_after: Duration) {
+        self.primary_known = self.primary_known
+            || matches!(self.primary(now, stale_after), PrimaryAt::Here(_) | PrimaryAt::Peer(..));
     }
 
     /// Works out the lag anew.

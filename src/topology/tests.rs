@@ -42,6 +42,8 @@ fn peer(role: Role, lsn: u64, epochs: &[(u32, u64)], heard_at: Instant) -> Peer 
         lag_ms: None,
         lag_bytes: None,
         streaming: None,
+        starting: false,
+        ending: false,
         writable: role == Role::Primary,
         primary: None,
         missed_ms: None,
@@ -333,6 +335,109 @@ fn of_a_primary_that_may_not_write_nobody_learns_how_old_he_is() {
     topology.publish_peer(&us, fenced);
     topology.publish_own(Some(replica()));
     assert_eq!(bound(), Duration::from_secs(2));
+}
+
+#[test]
+fn a_process_is_starting_until_it_knows_what_it_is_or_had_the_time_to() {
+    let clock = Arc::new(ManualClock::new());
+    let at = || clock.monotonic();
+    let begun = || {
+        let topology = topology(&clock);
+        topology.begins();
+        topology
+    };
+    let starting = |topology: &Topology| topology.look(|snapshot| snapshot.is_starting(at()));
+    let (us, eu) = (region("us-east-1"), region("eu-west-1"));
+    let second = Epoch::new(2).unwrap();
+    let reigning = || own(Role::Primary, 5, &[(1, 0), (2, 4)], at());
+    assert!(starting(&topology(&clock)), "not before its loops have begun either");
+    // It is a standby: that it takes no writes is the truth. So is it of a fence.
+    let standby = begun();
+    assert!(starting(&standby));
+    standby.publish_own(Some(own(Role::Replica, 5, &[(1, 0), (2, 4)], at())));
+    assert!(!starting(&standby));
+    let fenced = begun();
+    fenced.publish_own(Some(Own { read_only: true, ..reigning() }));
+    assert!(!starting(&fenced));
+    // A primary that has been told by nobody, by one, by a majority that its epoch goes on.
+    let primary = begun();
+    primary.publish_own(Some(reigning()));
+    assert!(starting(&primary));
+    primary.publish_peer(&us, peer(Role::Replica, 5, &[(1, 0), (2, 4)], at()));
+    primary.granted(&eu, second, at());
+    assert!(starting(&primary));
+    primary.granted(&us, second, at());
+    assert!(!starting(&primary));
+    clock.advance(Duration::from_secs(3));
+    primary.publish_own(Some(reigning()));
+    assert_eq!(primary.primary(), PrimaryAt::Fenced(eu.clone()));
+    assert!(!starting(&primary), "a lease that has run out is no ignorance");
+    // Of a later epoch elsewhere.
+    let deposed = begun();
+    deposed.publish_own(Some(own(Role::Primary, 5, &[(1, 0), (2, 4)], at())));
+    deposed.publish_peer(&us, peer(Role::Primary, 9, &[(1, 0), (2, 4), (3, 8)], at()));
+    assert!(!starting(&deposed));
+    // Nobody grants anything: then it takes none, and says so.
+    let alone = begun();
+    alone.publish_own(Some(reigning()));
+    clock.advance(Duration::from_millis(2_999));
+    assert!(starting(&alone));
+    clock.advance(Duration::from_millis(1));
+    assert!(!starting(&alone));
+}
+
+#[test]
+fn that_a_region_took_writes_stands_against_one_who_does_not_know() {
+    let at = Instant::now();
+    let told = |role, epochs: &[(u32, u64)]| peer(role, 5, epochs, at).report.unwrap();
+    let known = peer(Role::Primary, 5, &[(1, 0)], at);
+    let begun = TopologyReport {
+        role: None,
+        epochs: Vec::new(),
+        writable: false,
+        starting: true,
+        ..told(Role::Primary, &[(1, 0)])
+    };
+    assert!(known.stands_against(&begun));
+    let unleased = TopologyReport { writable: false, ..told(Role::Primary, &[(1, 0)]) };
+    assert!(known.stands_against(&TopologyReport { starting: true, ..unleased.clone() }));
+    assert!(!known.stands_against(&unleased), "it knows");
+    let later = told(Role::Replica, &[(1, 0), (2, 4)]);
+    assert!(!known.stands_against(&TopologyReport { starting: true, ..later }));
+    let promise = Some(Promise {
+        epoch: Epoch::new(2).unwrap(),
+        region: region("eu-west-1"),
+        planned: true,
+        after: None,
+        members: None,
+        accepts_loss: false,
+    });
+    assert!(!known.stands_against(&TopologyReport { promise, ..begun.clone() }));
+    // What was no good is not kept.
+    let mut fenced = known;
+    fenced.report.as_mut().unwrap().writable = false;
+    assert!(!fenced.stands_against(&begun));
+    assert!(!Peer::default().stands_against(&begun));
+}
+
+#[tokio::test]
+async fn who_comes_to_a_process_that_has_just_begun_waits_for_what_it_learns() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let soon = Instant::now() + Duration::from_secs(60);
+    assert!(!topology.learn(soon).await, "before it begins it learns nothing");
+    topology.begins();
+    // First that it can be read, then who takes the writes.
+    let readable = async {
+        topology.publish_own(Some(own(Role::Replica, 5, &[(1, 0)], clock.monotonic())));
+    };
+    assert!(tokio::join!(topology.learn(soon), readable).0);
+    let known = async {
+        let us = peer(Role::Primary, 5, &[(1, 0)], clock.monotonic());
+        topology.publish_peer(&region("us-east-1"), us);
+    };
+    assert!(tokio::join!(topology.learn(soon), known).0);
+    assert!(!topology.learn(soon).await, "there is nothing new to learn");
 }
 
 #[test]

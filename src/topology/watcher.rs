@@ -1,4 +1,8 @@
 //! The watcher: one loop per peer that asks it about itself.
+//!
+//! A region has several processes, and a connection leads to one of them. One that has just begun does not know
+//! yet whether its region takes writes: what another said of it a moment ago stands, for as long as if this one
+//! had not answered.
 
 use super::{PrimaryAt, Topology, probe, snapshot::Peer};
 use crate::{
@@ -26,6 +30,7 @@ pub struct WatcherLoop {
     peer: Region,
     base: String,
     client: probe::PeerClient,
+    connect: probe::Connect,
     patience: Duration,
     topology: Topology,
     heard: Arc<dyn Heard>,
@@ -41,6 +46,7 @@ impl WatcherLoop {
         peer: Region,
         config: &Config,
         client: probe::PeerClient,
+        connect: probe::Connect,
         topology: Topology,
         heard: Arc<dyn Heard>,
         again: Activator,
@@ -50,6 +56,7 @@ impl WatcherLoop {
             peer,
             base: base.unwrap_or_default(),
             client,
+            connect,
             patience: Duration::from_millis(config.topology.probe_ms_max),
             topology,
             heard,
@@ -76,12 +83,21 @@ impl Loop for WatcherLoop {
         let answer = probe::ask(&self.client, &self.base, self.patience).await;
         let (tick, answered) = match answer {
             Ok(report) if report.region == self.peer => {
-                self.known = Peer {
-                    report: Some(report),
-                    heard_at: Some(sent_at),
-                    round_trip: Some(op.clock.monotonic().saturating_duration_since(sent_at)),
-                    failure: None,
-                };
+                if report.starting || report.ending {
+                    self.leave();
+                }
+                let took = op.clock.monotonic().saturating_duration_since(sent_at);
+                if self.topology.reachable(&self.known) && self.known.stands_against(&report) {
+                    self.known.round_trip = Some(took);
+                    self.known.failure = None;
+                } else {
+                    self.known = Peer {
+                        report: Some(report),
+                        heard_at: Some(sent_at),
+                        round_trip: Some(took),
+                        failure: None,
+                    };
+                }
                 (Tick::Worked(1), true)
             }
             // Settings that point one region at another would send writes astray.
@@ -123,6 +139,15 @@ impl WatcherLoop {
             let promise = snapshot.moving().filter(|promise| promise.region == self.peer)?;
             snapshot.awaits_a_primary(now).then_some(promise.epoch)
         })
+    }
+
+    /// Has the next question go over a connection of its own: to another process, where there is one.
+    fn leave(&mut self) {
+        match (self.connect)() {
+            Ok(client) => self.client = client,
+            // The old one is as good as it was.
+            Err(error) => tracing::warn!(error = %causes(&error), "no new connection to a peer"),
+        }
     }
 
     /// Keeps what was last heard, and when: it ages by itself.

@@ -43,14 +43,13 @@ resource "aws_s3_bucket" "state" {
   }
 }
 
-resource "aws_s3_bucket_versioning" "state" {
+module "state" {
+  source   = "../modules/bucket"
   for_each = local.buckets
   region   = each.key
   bucket   = aws_s3_bucket.state[each.key].id
-
-  versioning_configuration {
-    status = "Enabled"
-  }
+  # A state says little that a newer one does not.
+  versions = { days = 365, keep = 20 }
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "state" {
@@ -68,72 +67,9 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "state" {
   }
 }
 
-resource "aws_s3_bucket_public_access_block" "state" {
-  for_each                = local.buckets
-  region                  = each.key
-  bucket                  = aws_s3_bucket.state[each.key].id
-  block_public_acls       = true
-  block_public_policy     = true
-  ignore_public_acls      = true
-  restrict_public_buckets = true
-}
-
-resource "aws_s3_bucket_ownership_controls" "state" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.state[each.key].id
-
-  rule {
-    object_ownership = "BucketOwnerEnforced"
-  }
-}
-
-resource "aws_s3_bucket_policy" "state" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.state[each.key].id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "OnlyByTls"
-      Effect    = "Deny"
-      Action    = "s3:*"
-      Principal = "*"
-      Resource  = ["arn:aws:s3:::${each.value}", "arn:aws:s3:::${each.value}/*"]
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
-  })
-
-  depends_on = [aws_s3_bucket_public_access_block.state]
-}
-
-# A state says little that a newer one does not.
-resource "aws_s3_bucket_lifecycle_configuration" "state" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.state[each.key].id
-
-  rule {
-    id     = "old-versions"
-    status = "Enabled"
-    filter {}
-
-    noncurrent_version_expiration {
-      noncurrent_days           = 365
-      newer_noncurrent_versions = 20
-    }
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
-
-  depends_on = [aws_s3_bucket_versioning.state]
-}
-
 resource "aws_s3_bucket_replication_configuration" "state" {
   region = var.choices.state_region
-  bucket = aws_s3_bucket.state[var.choices.state_region].id
+  bucket = module.state[var.choices.state_region].versioned
   role   = aws_iam_role.state.arn
 
   rule {
@@ -153,15 +89,13 @@ resource "aws_s3_bucket_replication_configuration" "state" {
     }
 
     destination {
-      bucket = aws_s3_bucket.state[var.choices.state_copy_region].arn
+      bucket = "arn:aws:s3:::${module.state[var.choices.state_copy_region].versioned}"
 
       encryption_configuration {
         replica_kms_key_id = aws_kms_key.state[var.choices.state_copy_region].arn
       }
     }
   }
-
-  depends_on = [aws_s3_bucket_versioning.state]
 }
 
 resource "aws_iam_role" "state" {

@@ -8,6 +8,7 @@ resource "aws_sns_topic" "dns" {
   tags              = { component = "dns" }
 }
 
+# Of messages under way: nothing is kept that could not be read without it.
 resource "aws_kms_key" "dns" {
   region                  = "us-east-1"
   description             = "Godwit's alarms of DNS."

@@ -73,3 +73,15 @@ resource "aws_route53_record" "internal" {
     evaluate_target_health = false
   }
 }
+
+# Reached by a way that is not built here.
+resource "aws_route53_record" "internal_elsewhere" {
+  #checkov:skip=CKV2_AWS_23:What it names is on another cloud.
+
+  for_each = var.choices.internal_elsewhere
+  zone_id  = aws_route53_zone.internal.zone_id
+  name     = "${each.key}.internal.${var.domain}"
+  type     = "A"
+  ttl      = 60
+  records  = each.value
+}

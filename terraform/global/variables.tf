@@ -8,6 +8,11 @@ variable "regions" {
   type        = map(object({ network = string, continents = set(string), default = bool }))
 }
 
+variable "elsewhere" {
+  description = "The networks of regions on other clouds (regions.yaml)."
+  type        = map(string)
+}
+
 variable "choices" {
   description = "What a person decides (terraform.tfvars)."
   type = object({
@@ -20,6 +25,8 @@ variable "choices" {
     canaries = optional(map(number), {})
     # DOMAIN is answered by another provider (docs/MULTI-CLOUD.md).
     api_elsewhere = optional(bool, false)
+    # By region on another cloud, the addresses of its internal listener.
+    internal_elsewhere = optional(map(set(string)), {})
     # Where a front end's files are kept: two regions, the one that is asked first at the front.
     cdn = optional(object({ regions = list(string), api_paths = optional(list(string), []) }))
   })
@@ -27,5 +34,10 @@ variable "choices" {
   validation {
     condition     = alltrue([for region in keys(var.choices.canaries) : contains(keys(var.regions), region)])
     error_message = "A canary in a region that there is not."
+  }
+
+  validation {
+    condition     = alltrue([for region in keys(var.choices.internal_elsewhere) : contains(keys(var.elsewhere), region)])
+    error_message = "An internal listener of a region that is on no other cloud."
   }
 }

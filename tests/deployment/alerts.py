@@ -7,6 +7,7 @@ import tempfile
 import promql_parser
 import yaml
 
+import rendering
 from judge import Mistake, check
 from promql import Metric, Unknown, labels, numbers, program
 
@@ -27,6 +28,7 @@ OTHERS = {
     "kube_pod_container_resource_limits": Metric(POD | {"resource", "unit"}),
     "kube_horizontalpodautoscaler_status_current_replicas": Metric({"namespace", "horizontalpodautoscaler"}),
     "kube_horizontalpodautoscaler_spec_max_replicas": Metric({"namespace", "horizontalpodautoscaler"}),
+    "kube_horizontalpodautoscaler_spec_min_replicas": Metric({"namespace", "horizontalpodautoscaler"}),
     "container_memory_working_set_bytes": Metric(POD),
     "container_cpu_cfs_periods_total": Metric(POD),
     "container_cpu_cfs_throttled_periods_total": Metric(POD),
@@ -290,6 +292,24 @@ def each_alert_has_its_section(tree):
             if not re.search(rf"^\| `{sli}` \|.*\| {share:g} % \|", text, re.M):
                 yield f"{DOCS}: the objective of {sli} is {share:g} %"
     yield from failure_modes(tree.text(FAILURES), text[text.index("## Failure modes and their alerts") :])
+
+
+@check(
+    Mistake("helm/godwit/templates/prometheusrule.yaml", "(print $prefix ", "(print ", "does not begin with"),
+    Mistake("helm/godwit/templates/prometheusrule.yaml", "(print $prefix ", '(print $prefix "/" ', "does not lead"),
+)
+def runbooks_are_found_where_people_read_them(tree):
+    """Each alert's `runbook_url` as the chart gives it: the path of its section, after the prefix where there is one."""
+    sections = {rule["annotations"]["runbook_url"] for _, rule in alerts(tree).values()}
+    for way, _, objects in rendering.ways(tree):
+        prefix = rendering.GITOPS["monitoring"]["runbookUrlPrefix"] if way.endswith("by GitOps") else ""
+        for one in rendering.of_kind(objects, "PrometheusRule"):
+            for rule in (rule for group in one["spec"]["groups"] for rule in group["rules"] if "alert" in rule):
+                url = rule["annotations"]["runbook_url"]
+                if not url.startswith(prefix):
+                    yield f"{way}: {rule['alert']}: {url} does not begin with {prefix}"
+                elif url.removeprefix(prefix) not in sections:
+                    yield f"{way}: {rule['alert']}: {url} does not lead to its section"
 
 
 def anchors(text):

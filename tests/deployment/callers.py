@@ -4,7 +4,7 @@ import ipaddress
 
 import rendering
 from judge import Mistake, check
-from rendering import matches, names, of_kind, pods, the
+from rendering import matches, names, of_kind, pods, the, ways
 
 CHART = "helm/godwit"
 TEMPLATES = f"{CHART}/templates"
@@ -13,6 +13,8 @@ VALUES = f"{CHART}/values.yaml"
 NOBODYS = {"address": "203.0.113.7"}
 NEIGHBOUR = {"labels": {"app": "other"}, "namespace": None}
 PROMETHEUS = {"labels": {"app": "prometheus"}, "namespace": {"kubernetes.io/metadata.name": "monitoring"}}
+OPERATOR = {"labels": {"app": "cnpg"}, "namespace": {"kubernetes.io/metadata.name": "cnpg-system"}}
+AGENT = {"address": "169.254.170.23"}
 RESOLVER = {"labels": {"k8s-app": "kube-dns"}, "namespace": {"kubernetes.io/metadata.name": "kube-system"}}
 
 
@@ -139,6 +141,81 @@ def the_network_lets_in_whom_it_should(tree):
         ranges = the(objects, "Service", "godwit-internal")["spec"]["loadBalancerSourceRanges"]
         if sorted(ranges) != sorted(one["network"] for one in listed.values()):
             yield f"{region}: the internal load balancer takes {ranges}"
+
+
+@check(
+    Mistake(f"{TEMPLATES}/_control.tpl", "port: {{ .Values.kubernetesApi.port }}", "port: 8443", "the API server"),
+    Mistake(f"{TEMPLATES}/_control.tpl", "{{- toYaml .Values.networkPolicy.aws | nindent 4 }}", "- ipBlock: {cidr: 10.0.0.0/8}", "AWS"),
+    Mistake(f"{TEMPLATES}/_control.tpl", "cidr: 169.254.170.23/32", "cidr: 169.254.169.254/32", "AWS"),
+    Mistake(
+        f"{TEMPLATES}/_control.tpl",
+        '{{- define "godwit.control.egress" -}}\n{{- if eq .Values.failover.control "cloudnativepg" }}',
+        '{{- define "godwit.control.egress" -}}\n{{- if true }}',
+        "as it is: godwit reaches the API server",
+    ),
+    Mistake(
+        f"{TEMPLATES}/migrate.yaml",
+        '    {{- include "godwit.egress.database" . | nindent 4 }}\n',
+        '    {{- include "godwit.egress.database" . | nindent 4 }}\n    {{- include "godwit.control.egress" . | nindent 4 }}\n',
+        "godwit-migrate reaches the API server",
+    ),
+)
+def a_process_reaches_what_moves_its_database(tree):
+    """The API server, or AWS, each only where it is asked; the migration and the test neither."""
+    listed = tree.yaml("regions.yaml")["regions"]
+    for way, region, objects in ways(tree):
+        inside = {"address": first_address(listed[region]["network"])}
+        control = way.partition("moved by ")[2]
+        for who in ["godwit", "godwit-migrate", "godwit-test"]:
+            found = [one["spec"] for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == who]
+            for rules in found:
+                reaches = lambda to, port: allowed(rules["egress"], "to", to, port, {})  # noqa: B023, E731
+                wanted = who == "godwit" and control
+                aws = wanted in ("rds", "aurora")
+                may = reaches(inside, 443)
+                if may != (aws or wanted == "cloudnativepg"):
+                    yield f"{way}: {who} {'reaches' if may else 'does not reach'} the API server"
+                # Addresses that are nobody's inside of the network are AWS' here; its agent gives the rights.
+                for to, port in [(NOBODYS, 443), (AGENT, 80)]:
+                    if reaches(to, port) != aws:
+                        yield f"{way}: {who} {'does not reach' if aws else 'reaches'} AWS at port {port}"
+
+
+@check(
+    Mistake(f"{TEMPLATES}/cluster.yaml", 'list "api" "migrate"', 'list "api"', "the migration does not get in"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "cidr: {{ $facts.network }}", "cidr: 0.0.0.0/0", "a stranger gets in"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "        - {port: 8000, protocol: TCP}\n", "", "the operator does not"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "port: 9187", "port: 9188", "Prometheus does not"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "policyTypes: [Ingress]", "policyTypes: [Egress]", "lets anybody in"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "  policyTypes: [Ingress]\n  ingress:", "  policyTypes: [Ingress]\n  egress:", "does not get in"),
+)
+def a_cluster_lets_in_whom_it_should(tree):
+    """Of CloudNativePG: the processes, the migration and the other regions at Postgres; the operator and Prometheus where they ask."""
+    listed = tree.yaml("regions.yaml")["regions"]
+    for way, region, objects in ways(tree):
+        if not of_kind(objects, "Cluster"):
+            continue
+        policy = the(objects, "NetworkPolicy", f"godwit-{region}")["spec"]
+        if policy["policyTypes"] != ["Ingress"]:
+            yield f"{way}: the policy of its Postgres lets anybody in"
+        labels = {who.split("-")[1] if "-" in who else "process": meta["labels"] for who, meta, _ in pods(objects)}
+        own = {"labels": {"cnpg.io/cluster": f"godwit-{region}"}, "namespace": None}
+        callers = {
+            "a process": ({"labels": labels["process"], "namespace": None}, {5432}),
+            "the migration": ({"labels": labels["migrate"], "namespace": None}, {5432}),
+            "another instance": (own, {5432}),
+            "the operator": (OPERATOR, {5432, 8000}),
+            "Prometheus": (PROMETHEUS, {9187}),
+            "the test": ({"labels": labels["test"], "namespace": None}, set()),
+            "a stranger": (NOBODYS, set()),
+            "a neighbour": (NEIGHBOUR, set()),
+            **{name: ({"address": first_address(one["network"])}, {5432}) for name, one in listed.items()},
+        }
+        for who, (caller, wanted) in callers.items():
+            for port in [5432, 8000, 9187]:
+                gets = allowed(policy.get("ingress", []), "from", caller, port, {})
+                if gets != (port in wanted):
+                    yield f"{way}: {who} {'gets in' if gets else 'does not get in'} to {port}"
 
 
 def first_address(network):

@@ -4,6 +4,7 @@ Godwit needs.
 
 import itertools
 import json
+import re
 import tomllib
 
 import rendering
@@ -181,12 +182,6 @@ def each_region_carries_the_loss_of_another(tree):
     Mistake(f"{TEMPLATES}/migrate.yaml", '"weight" -10', '"weight" 0', "before"),
     Mistake(
         f"{TEMPLATES}/_migrate.tpl",
-        '(printf "%s-migrate" (include "godwit.name" .))',
-        '(include "godwit.name" .)',
-        "ConfigMap godwit, which is no hook",
-    ),
-    Mistake(
-        f"{TEMPLATES}/_migrate.tpl",
         '"serviceAccount" "default"',
         '"serviceAccount" (include "godwit.name" .)',
         "ServiceAccount",
@@ -196,7 +191,7 @@ def each_region_carries_the_loss_of_another(tree):
     Mistake(f"{TEMPLATES}/externalsecret.yaml", 'sync-wave: "-3"', 'sync-wave: "0"', "wave"),
     Mistake(
         f"{TEMPLATES}/migrate.yaml",
-        '-{{ printf "%s%s" $spec (include "godwit.config" .) | sha256sum | trunc 8 }}',
+        "-{{ $spec | sha256sum | trunc 8 }}",
         "",
         "goes by one name",
     ),
@@ -216,7 +211,6 @@ def the_schema_comes_first(tree):
         weight = {name: int(annotations(one)["helm.sh/hook-weight"]) for name, one in hooks.items()}
         needed = ["NetworkPolicy godwit-migrate"]
         pod = job["spec"]["template"]["spec"]
-        needed += [f"ConfigMap {volume['configMap']['name']}" for volume in pod["volumes"] if "configMap" in volume]
         if pod["serviceAccountName"] != "default":
             needed.append(f"ServiceAccount {pod['serviceAccountName']}")
         for name in needed:
@@ -231,12 +225,12 @@ def the_schema_comes_first(tree):
         before = of_kind(objects, "ExternalSecret")
         ordered = [
             *map(wave, before),
-            wave(the(objects, "ConfigMap", "godwit-migrate")),
+            wave(the(objects, "NetworkPolicy", "godwit-migrate")),
             wave(job),
             wave(the(objects, "Deployment")),
         ]
         if not before or not max(ordered[: len(before)]) < ordered[-3] < ordered[-2] < ordered[-1]:
-            yield f"{region}: the waves of secrets, settings, migration and processes are {ordered}"
+            yield f"{region}: the waves of secrets, network, migration and processes are {ordered}"
         if any("helm.sh/hook" in annotations(one) for one in objects if one["kind"] == "Job"):
             yield f"{region}: in waves, the migration is a hook all the same"
         made = {one["spec"]["target"]["name"] for one in before} | {
@@ -257,13 +251,15 @@ def mounted(objects):
     found = set()
     for _, _, pod in pods(objects):
         for volume in pod["volumes"]:
-            found |= {source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])}
+            sources = volume.get("projected", {}).get("sources", [])
+            found |= {source["secret"]["name"] for source in sources if "secret" in source}
             found |= {volume["secret"]["secretName"]} if "secret" in volume else set()
     return found
 
 
 # What is refused: values over those of a region, and what is said of them.
 CNPG = {"database": {"mode": "cloudnativepg"}, "migrations": {"mode": "external"}}
+BARE = {"imageName": "a", "storage": {"size": "1Gi"}, "bootstrapFrom": "us-east-1"}
 REFUSED = {
     "region is not one of": {"region": "mars-1"},
     "primaryRegion: mars-1 is not one of": {"primaryRegion": "mars-1"},
@@ -289,10 +285,14 @@ REFUSED = {
     "'/externalSecrets/storeRef/name'": {"externalSecrets": {"enabled": True}, "migrations": {"mode": "external"}},
     "'/migrations/mode'": {"externalSecrets": {"enabled": True, "storeRef": {"name": "store"}}},
     "'/cloudnativepg/imageName'": CNPG,
-    "'/secrets/databaseControlUrl/secretName'": {**CNPG, "secrets": {"databaseControlUrl": {"secretName": "a"}}},
     "'/settings/failover/durability'": {**CNPG, "settings": {"failover": {"durability": "quorum"}}},
-    "cloudnativepg.hosts.": {**CNPG, "cloudnativepg": {"imageName": "a", "storage": {"size": "1Gi"}}},
-    "terminationGracePeriodSeconds: must be more than": {"settings": {"server": {"drain_seconds_max": 60}}},
+    "cloudnativepg.hosts.": {**CNPG, "cloudnativepg": BARE},
+    "'/cloudnativepg/bootstrapFrom'": {**CNPG, "cloudnativepg": {**BARE, "bootstrapFrom": ""}},
+    "terminationGracePeriodSeconds: must be 40 at least": {"terminationGracePeriodSeconds": 39},
+    "'/networkPolicy/aws/0/ipBlock/cidr'": {"networkPolicy": {"aws": [{"ipBlock": {"cidr": "10.0.0.256/24"}}]}},
+    "'/regions/eu-west-1/network'": {"regions": {"eu-west-1": {"network": "10.0.0.0/33"}}},
+    "'/monitoring/labels/release'": {"monitoring": {"labels": {"release": "not a label"}}},
+    "'of a/b' does not match": {"podAnnotations": {"of a/b": "c"}},
     "must begin with http://": {"internal": {"tls": {"enabled": False}}},
     "replication: is missing": {"secrets": {"databaseControlUrl": {"secretName": "godwit-control"}}},
     "secrets.envelopeKeys.current: k2 is not one": {"secrets": {"envelopeKeys": {"current": "k2"}}},
@@ -301,9 +301,9 @@ REFUSED = {
 }
 
 
-def without(rule):
+def without(rule, file="_validate.tpl"):
     """A mistake: one rule of those that compare a value with another is never come to."""
-    return Mistake(f"{TEMPLATES}/_validate.tpl", f"{{{{- fail {rule}", f"{{{{- $_ := print {rule}", "is taken")
+    return Mistake(f"{TEMPLATES}/{file}", f"{{{{- fail {rule}", f"{{{{- $_ := print {rule}", "is taken")
 
 
 @check(
@@ -332,7 +332,13 @@ def without(rule):
         "'exposure': 'gateway'",
     ),
     Mistake(SCHEMA, '"const": "quorum"', '"const": "all"', "quorum"),
-    Mistake(SCHEMA, '"maxLength": 0', '"maxLength": 9', "databaseControlUrl"),
+    Mistake(
+        f"{TEMPLATES}/_validate.tpl",
+        "(add 5 $stopping | int) -}}",
+        "(add 4 $stopping | int) -}}",
+        "{'terminationGracePeriodSeconds': 39} is taken",
+    ),
+    Mistake(SCHEMA, "(3[0-2]|[12]?[0-9])", "[0-9]{1,2}", "10.0.0.0/33"),
     Mistake(SCHEMA, '"password\\\\s*="', '"pass word="', "host=a password=b"),
 )
 def values_that_make_no_sense_are_refused(tree):
@@ -455,8 +461,8 @@ def it_says_what_it_is(tree):
     Mistake(f"{TEMPLATES}/cluster.yaml", "inRoles: [godwit_write]", "inRoles: [godwit_read]", "godwit_writer"),
     Mistake(f"{TEMPLATES}/cluster.yaml", "inRoles: [godwit_read, pg_monitor]", "inRoles: [godwit_read]", "pg_monitor"),
     Mistake(
-        f"{TEMPLATES}/cluster.yaml",
-        "max_connections: {{ $connections | quote }}",
+        f"{TEMPLATES}/_cluster.tpl",
+        "max_connections: {{ .connections | quote }}",
         'max_connections: "100"',
         "connections",
     ),
@@ -466,6 +472,16 @@ def it_says_what_it_is(tree):
     ),
     Mistake(f"{TEMPLATES}/cluster.yaml", "{{- if ne $region $.Values.region }}", "{{- if true }}", "load balancer"),
     Mistake(f"{TEMPLATES}/cluster.yaml", "Prune=false,Delete=false", "Prune=true", "kept"),
+    Mistake(f"{TEMPLATES}/_cluster.tpl", "wal_keep_size: 4GB", "wal_keep_size: 64MB", "keeps log for"),
+    Mistake(f"{TEMPLATES}/_cluster.tpl", '"godwit.cluster.own" . | fromYaml) .more', '"godwit.cluster.own" . | fromYaml) dict', "work_mem"),
+    Mistake(
+        f"{TEMPLATES}/cluster.yaml",
+        "      {{- with get $cnpg.backup.archives $region }}",
+        "      {{- with get $cnpg.backup.archives $.Values.region }}",
+        "from the archive",
+    ),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "enablePDB: {{ $cnpg.podDisruptionBudget }}", "enablePDB: false", "drain"),
+    Mistake(f"{TEMPLATES}/cluster.yaml", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster", "by which address"),
 )
 def clusters_are_one_replica_cluster(tree):
     """On CloudNativePG: one instance in each region, which all agree whom to follow, with the roles of migrations/ and room for all processes."""
@@ -508,8 +524,21 @@ def clusters_are_one_replica_cluster(tree):
             if roles.get(name) != groups:
                 yield f"{region}: {name} is in {roles.get(name)}, not in {sorted(groups)}"
         yield from (f"{region}: nothing makes {name}" for name in ["godwit_read", "godwit_write"] if name not in roles)
+        if not spec.get("enablePDB"):
+            yield f"{region}: a drain takes the one instance"
+        if spec["postgresql"]["parameters"].get("work_mem") != rendering.CLOUDNATIVEPG["cloudnativepg"]["parameters"]["work_mem"]:
+            yield f"{region}: work_mem is not as it was given"
+        kept = re.fullmatch(r"(\d+)GB", spec["postgresql"]["parameters"].get("wal_keep_size", "0GB"))
+        if not kept or int(kept[1]) < 4:
+            yield f"{region}: keeps log for no region that is away, and no slot does"
+        for one in spec["externalClusters"]:
+            read = one.get("plugin", {}).get("parameters", {})
+            if read != {"barmanObjectName": one["name"].replace("godwit-", "archive-of-"), "serverName": one["name"]}:
+                yield f"{region}: what {one['name']} keeps no more is not read from the archive: {read}"
         [service] = spec["managed"]["services"]["additional"]
         ranges = set(service["serviceTemplate"]["spec"]["loadBalancerSourceRanges"])
+        if service["serviceTemplate"]["spec"].get("externalTrafficPolicy") != "Local":
+            yield f"{region}: the NetworkPolicy of its Postgres does not see by which address the others come"
         if ranges != {one["network"] for name, one in listed["regions"].items() if name != region}:
             yield f"{region}: the load balancer of its Postgres takes {sorted(ranges)}"
         kept = annotations(cluster)

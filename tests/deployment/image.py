@@ -4,6 +4,7 @@ tests/image does by hand what the build stage does; it is no part of this, becau
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -14,10 +15,8 @@ import tomllib
 from compose_spec import PyCompose
 from judge import Mistake, check
 
-LINES = {
-    "build": r"^.*\b(cargo build .*?)(?: \\)?$",
-    "strip": r"^.*\b(strip --\S+)",
-}
+# Cargo's features that no release has.
+NOT_RELEASED = {"broken", "default"}
 
 
 def instructions(tree):
@@ -98,27 +97,56 @@ def context(tree):
             yield f"Dockerfile: {source} is not there to be copied"
 
 
+def calls(tree, name, program):
+    """Every call of a program in a file: its flags, each with its value, in whichever order and on however many lines."""
+    code = "\n".join(line for line in tree.text(name).splitlines() if not line.lstrip().startswith("#"))
+    for call in re.findall(rf"\b{program} (-[^&|;\n]*)", re.sub(r"\\\n\s*", " ", code)):
+        call = call.replace('"', "")
+        found = {}
+        for flag, value in re.findall(r"(?<!\S)(--[\w-]+)(?:[= ]([\w,]+))?(?!\S)", call):
+            # What is said twice adds up.
+            found[flag] = ",".join(filter(None, [found.get(flag), value]))
+        yield found
+
+
+def compiled_in(tree, flags):
+    """The features that a build has, those that a feature of its stands for in its place."""
+    known, found = cargo(tree)["features"], set()
+    open_ = [name for name in flags.get("--features", "").split(",") if name]
+    while open_:
+        name = open_.pop()
+        named = [one for one in known.get(name, []) if one in known]
+        found |= set() if named else {name}
+        open_ += named
+    return found
+
+
 @check(
     Mistake("tests/image", "cargo build --locked --profile dist", "cargo build --profile dist", "cargo build"),
-    Mistake("Dockerfile", "--profile dist --bin godwit \\\n    && strip", "--release --bin godwit \\\n    && strip", "cargo build"),
+    Mistake("Dockerfile", "--bin godwit \\\n    && strip", "--bin godwit --offline \\\n    && strip", "differ"),
+    Mistake("Dockerfile", "--features platforms", "\\\n        --features rds", "cargo build without cloudnativepg"),
+    Mistake("tests/image", " --features platforms", "", "differ"),
+    Mistake("Dockerfile", "--features platforms", "--features platforms --features broken", "with broken, which is no feature of a release"),
+    Mistake("Cargo.toml", 'platforms = ["cloudnativepg", "rds"]', 'platforms = ["cloudnativepg"]', "cargo build without rds"),
     Mistake("Dockerfile", "strip --strip-all", "strip --strip-debug", "strip"),
     Mistake("Dockerfile", "cc-debian12", "base-debian12", "base-debian12"),
     Mistake("Cargo.toml", "[profile.dist]", "[profile.shipped]", "dist"),
 )
 def by_hand(tree):
     """tests/image does what the build stage does, both builds of it alike, and looks for what the final image has."""
-    for what, pattern in LINES.items():
-        found = set()
-        for name in ("Dockerfile", "tests/image"):
-            code = [line for line in tree.text(name).splitlines() if not line.lstrip().startswith("#")]
-            found |= {match[1] for line in code if (match := re.match(pattern, line))}
-        if len(found) != 1:
-            yield f"{what}: the Dockerfile and tests/image differ: {sorted(found)}"
-        for command in found:
-            if what == "build":
-                profile = re.search(r"--profile (\w+)", command)
-                if not profile or profile[1] not in cargo(tree)["profile"] or "--locked" not in command:
-                    yield f"{command}: not by the lock file, or by no profile of Cargo.toml (dist)"
+    for program in ("cargo build", "strip"):
+        called = [(name, found) for name in ("Dockerfile", "tests/image") for found in calls(tree, name, program)]
+        if {name for name, _ in called} != {"Dockerfile", "tests/image"} or any(found != called[0][1] for _, found in called):
+            yield f"{program}: the Dockerfile and tests/image differ: {called}"
+        for name, found in called if program == "cargo build" else ():
+            if found.get("--profile") not in cargo(tree)["profile"] or "--locked" not in found:
+                yield f"{name}: {found}: not by the lock file, or by no profile of Cargo.toml (dist)"
+            has = compiled_in(tree, found)
+            released = compiled_in(tree, {"--features": ",".join(set(cargo(tree)["features"]) - NOT_RELEASED)})
+            for feature in sorted(has - released):
+                yield f"{name}: cargo build with {feature}, which is no feature of a release (Cargo.toml)"
+            for feature in sorted(released - has):
+                yield f"{name}: cargo build without {feature}, which every release has (Cargo.toml)"
     final = all_of(tree, "FROM")[-1].rpartition(":")[0]
     if f"Of {final}:" not in tree.text("tests/image"):
         yield f"tests/image does not speak of {final}"
@@ -200,6 +228,10 @@ def compose(tree):
     Mistake("compose.yaml", "-c wal_log_hints=on", "-c 'wal_log_hints=on", "start-postgres"),
     Mistake("compose.yaml", "{file: .godwit/compose/pgpass}", "{file: .godwit/compose/passwords}", "passwords"),
     Mistake("compose.yaml", "redis envelope; do", "redis; do", "envelope"),
+    Mistake("compose.yaml", " >primary     #", " >first     #", "nothing makes .godwit/compose/primary"),
+    Mistake("compose.yaml", '[ "$$REGION" = "$$primary" ]', '[ "$$REGION" != "$$primary" ]', "the first of all: copy and not new"),
+    Mistake("compose.yaml", "                  exit 1\n", "", "whose data is lost: new and not refused"),
+    Mistake("compose.yaml", "      REGION: eu-west-1\n", "      REGION: eu-west-1\n      PRIMARY: us-east-1\n", "PRIMARY"),
     Mistake("compose.yaml", "GRANT godwit_failover TO godwit_control", "GRANT godwit_failover TO godwit_app", "godwit_failover TO godwit_control"),
     Mistake("src/lab/postgres.rs", "GRANT pg_checkpoint TO", "GRANT pg_checkpoint, pg_monitor TO", "pg_monitor TO godwit_replication"),
 )
@@ -234,9 +266,52 @@ def containers(tree):
         if parsed.returncode != 0:
             yield f"compose.yaml: {name} is no shell: {parsed.stderr.strip()}"
     yield from makes_secrets(tree, whole)
+    yield from begins(texts["start-postgres"], list(regions))
+    # Changed after a move, it would have every container made anew.
+    for name, service in whole["services"].items():
+        if "PRIMARY" in service.get("environment", {}):
+            yield f"{name}: where the primary is is no matter of the environment: PRIMARY"
     there = grants(texts["roles"] + texts["grants"])
     for grant in sorted(grants(tree.text("src/lab/postgres.rs")) ^ there):
         yield f"compose.yaml and the laboratory differ: {grant}"
+
+
+# What there is when a region's Postgres starts, and what then becomes of it.
+BEGINNINGS = {
+    "the first of all": ({"region": 0, "up": ""}, "new"),
+    "one of the others": ({"region": 1, "up": "postgres-0"}, "copy"),
+    "the first again, whose data is lost": ({"region": 0, "up": "postgres-1"}, "refused"),
+    "one that has its data": ({"region": 0, "up": "postgres-1", "data": "15"}, "started"),
+}
+
+
+def begins(text, regions):
+    """Runs the start of a region's Postgres, with words in the places of the programs that it calls."""
+    here = pathlib.Path(tempfile.mkdtemp())
+    try:
+        for name, body in {
+            "install": "exit 0",
+            "pg_isready": 'case " $UP " in *" ${2#--host=} "*) exit 0;; esac; exit 2',
+            "pg_basebackup": 'echo copy >"$OUT"',
+            "docker-entrypoint.sh": '[ -e "$OUT" ] || if [ -s "$PGDATA/PG_VERSION" ]; then echo started >"$OUT"; else echo new >"$OUT"; fi',
+        }.items():
+            (here / name).write_text(f"#!/bin/sh\n{body}\n")
+            (here / name).chmod(0o755)
+        (here / "primary").write_text(f"{regions[0]}\n")
+        for what, (state, expected) in BEGINNINGS.items():
+            data, out = here / what / "data", here / what / "out"
+            data.mkdir(parents=True)
+            if "data" in state:
+                (data / "PG_VERSION").write_text(state["data"])
+            up = re.sub(r"postgres-(\d)", lambda match: f"postgres-{regions[int(match[1])]}", state["up"])
+            own = os.environ | {"PATH": f"{here}:{os.environ['PATH']}", "REGION": regions[state["region"]], "PGDATA": str(data), "OUT": str(out), "UP": up}
+            script = text.replace("/run/secrets", str(here))
+            ran = subprocess.run(["sh"], input=script, env=own, capture_output=True, text=True, check=False)
+            became = out.read_text().strip() if out.exists() else "refused" if ran.returncode else "nothing"
+            if became != expected:
+                yield f"compose.yaml: {what}: {became} and not {expected}; {ran.stderr.strip()}"
+    finally:
+        shutil.rmtree(here)
 
 
 def flat(table, before=""):

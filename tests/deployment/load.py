@@ -107,10 +107,66 @@ def runner(tree):
             yield f"{HERE}/{name}.js does not say that the runner is needed"
 
 
+# What the client makes of an answer, told without asking anybody.
+CLIENT = """
+import { Session, pause } from './client.js';
+
+class Told extends Session {
+  ask() { return { status: 201, headers: {}, body: '', json: () => 'id' }; }
+}
+
+export const options = { iterations: 1, vus: 1, summaryTrendStats: ['count'] };
+export default function () {
+  for (const counted of [false, true]) new Told({ counted }).create({ name: 'here', url: '' }, 'c', { key: 'k' });
+}
+
+export function handleSummary({ metrics }) {
+  const refused = (status, told) => pause({ status, headers: told === undefined ? {} : { 'Retry-After': told } });
+  const date = new Date(Date.now() + 5000).toUTCString();
+  return { stdout: JSON.stringify({
+    writes: metrics.godwit_writes_failed.values.fails + metrics.godwit_writes_failed.values.passes,
+    attempts: metrics.godwit_attempts_failed.values.fails + metrics.godwit_attempts_failed.values.passes,
+    times: metrics.godwit_write_ms.values.count,
+    seconds: refused(503, '7'), date: refused(429, date) > 3 && refused(429, date) <= 5, past: refused(503, 'Wed, 21 Oct 2015 07:28:00 GMT'),
+    nonsense: `${refused(503, 'soon')}`, untold: refused(503), elsewhere: refused(500, '1'), balancer: refused(502),
+  }) };
+}
+"""
+MADE_OF_IT = {
+    "writes": 1, "attempts": 1, "times": 1, "seconds": 7, "date": True, "past": 0, "nonsense": "null", "untold": None, "elsewhere": None,
+    "balancer": 1,
+}  # fmt: skip
+
+
+@check(
+    Mistake(f"{HERE}/lib/client.js", "return secondsOf(told);", "return Number(told);", "date: False"),
+    Mistake(f"{HERE}/lib/client.js", "Number.isNaN(at) ? null", "Number.isNaN(at) ? at", "nonsense"),
+    Mistake(f"{HERE}/lib/client.js", "if (this.counted) {", "{", "writes: 2"),
+    Mistake(f"{HERE}/lib/client.js", "if (this.counted && attempt", "if (attempt", "attempts: 2"),
+    Mistake(f"{HERE}/lib/load.js", "new Session({ counted: false })", "new Session()", "setup is counted"),
+)
+def client(tree):
+    """It comes again when it is told to, and what is made before the load is in no figure of the load."""
+    place = tree.root / HERE / "lib/judged.js"
+    place.write_text(CLIENT)
+    ran = tree.run("k6", "run", "--quiet", "--no-usage-report", "--address", "", str(place))
+    place.unlink()
+    try:
+        made = json.loads(ran.stdout)
+    except ValueError:
+        yield f"{HERE}/lib/client.js: k6 says {ran.stderr.strip()[-500:]}"
+        return
+    for what, expected in MADE_OF_IT.items():
+        if made[what] != expected:
+            yield f"{HERE}/lib/client.js: {what}: {made[what]} and not {expected}"
+    if "new Session({ counted: false })" not in tree.text(f"{HERE}/lib/load.js").partition("export function setup")[2].partition("\n}")[0]:
+        yield f"{HERE}/lib/load.js: setup is counted with the load"
+
+
 # Each ledger of attempts, and whether the runner may find something wrong with it. In milliseconds from when the primary was lost
 # in `dead`, to when there was another.
 ATTEMPTS = """
-import importlib.machinery, importlib.util, json, pathlib, sys, tempfile
+import importlib.machinery, importlib.util, json, os, pathlib, sys, tempfile, types
 sys.path.insert(0, "loadtest/k6")
 loader = importlib.machinery.SourceFileLoader("runner", "loadtest/k6/run")
 runner = importlib.util.module_from_spec(importlib.util.spec_from_loader("runner", loader))
@@ -121,7 +177,10 @@ def attempt(**other):
             "retry_after": "1"} | other
 
 here = tempfile.TemporaryDirectory()
-run = runner.Run("mixed", None, pathlib.Path(here.name))
+os.environ |= {"WRITE_PERCENT": "100", "K6_VUS": "1", "DURATION": "1s"}
+run = runner.Run("mixed", types.SimpleNamespace(duration=None), pathlib.Path(here.name))
+for name in run.environment(RATE="1").keys() - {"HOME", "PATH", "TMPDIR", "RATE"}:
+    print(f"{name} of whoever calls it goes to k6")
 run.excuses = [runner.Excuse(0, 100, without_database="dead")]
 for name, line, fine in (
     ("a refused write", attempt(), True),
@@ -172,10 +231,12 @@ for name, there, fine in (
     Mistake(f"{HERE}/run", 'line["failed"] == "write" or', "True or", "a read elsewhere"),
     Mistake(f"{HERE}/run", "if id not in there[key]]", "if not there[key]]", "under another id"),
     Mistake(f"{HERE}/run", '"level=error" in line and', "False and", "an operation that threw"),
+    Mistake(f"{HERE}/run", "return kept | its", "return os.environ | its", "K6_VUS of whoever calls it"),
     Mistake(f"{HERE}/run", "if len(ids) > 1]", "if len(ids) > 2]", "one twice"),
 )
 def judgment(tree):
-    """The runner finds every lost or doubled write, and every attempt that failed when or as none may; and nothing else."""
+    """The runner finds every lost or doubled write, and every attempt that failed when or as none may, and nothing else; and
+    what is set where it is called makes no other test of it."""
     judged = tree.run(sys.executable, "-B", "-c", ATTEMPTS)
     yield from judged.stdout.splitlines()
     if judged.returncode != 0:

@@ -126,8 +126,8 @@ def are_valid(tree):
 @check(
     Mistake(
         "k8s/components/canary/rollout.yaml",
-        "scaleDown: onsuccess",
-        "scaledown: onsuccess",
+        "scaleDown: never",
+        "scaledown: never",
         "/spec/workloadRef/scaledown is no field",
     ),
     Mistake("k8s/components/blue-green/rollout.yaml", "activeService: godwit", "active: godwit", "activeService"),
@@ -152,6 +152,7 @@ def built(tree):
     places = [f"k8s/{what}/{region}" for what in ["overlays", "migrate"] for region in regions]
     # Of a region's own they have what its overlay has.
     places += [f"k8s/rollouts/{way}/{regions[0]}" for way in ROLLOUTS]
+    places += [f"k8s/colors/{color}/{regions[0]}" for color in regional.COLORS]
     return rendering.unique(one for place in places for one in build(tree, place))
 
 
@@ -209,6 +210,16 @@ def pods_are_held_to_the_restricted_profile(tree):
     ),
     Mistake("k8s/components/canary/rollout.yaml", "templateName: godwit", "templateName: errors", "analysis errors"),
     Mistake("k8s/components/canary/rollout.yaml", "- name: prometheus", "- name: address", "prometheus"),
+    Mistake("k8s/components/canary/rollout.yaml", "scaleDown: never", "scaleDown: onsuccess", "empties the region"),
+    Mistake("k8s/components/blue-green/rollout.yaml", "  minReadySeconds: 35\n", "", "minReadySeconds"),
+    Mistake("k8s/components/blue-green/rollout.yaml", "podTemplateHashValue: Latest", "podTemplateHashValue: Stable", "Latest"),
+    Mistake(
+        "k8s/components/analysis/analysistemplate.yaml",
+        'pod=~"godwit-{{args.version}}-.+", role="primary"',
+        'role="primary"',
+        "old pods too",
+    ),
+    Mistake("k8s/components/analysis/analysistemplate.yaml", "-.+\"}[2m])) * 0", "-.+\"}[2m])) * 0 or vector(0)", "unseen"),
     Mistake(
         "k8s/components/analysis/analysistemplate.yaml",
         "godwit_replication_lag_seconds",
@@ -242,26 +253,90 @@ def rollouts_stand_in_for_the_deployment(tree):
         for name in [strategy[key] for key in ("activeService", "previewService") if key in strategy]:
             if name not in services:
                 yield f"{way}: there is no Service {name}"
+        # By itself the Deployment is ended when as many pods are there as the HorizontalPodAutoscaler has asked for by then: one.
+        if reference.get("scaleDown") != "never":
+            yield f"{way}: scaleDown {reference.get('scaleDown')} empties the region when the Rollout comes"
+        for key in ["minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit"]:
+            if rollout.get(key) != the(objects, "Deployment")["spec"][key]:
+                yield f"{way}: {key} is {rollout.get(key)}, and the Deployment's another"
         if rollout["strategy"].get("canary", {}).get("maxUnavailable", 0) != 0:
             yield f"{way}: maxUnavailable takes pods away before there are others"
         analyses = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "AnalysisTemplate")}
         for used in analyses_of(rollout["strategy"]):
-            given = {argument["name"] for argument in used["args"]}
+            given = {argument["name"]: argument for argument in used["args"]}
+            if given.get("version", {}).get("valueFrom") != {"podTemplateHashValue": "Latest"}:
+                yield f"{way}: an analysis is not of the Latest pods"
             for template in used["templates"]:
                 if template["templateName"] not in analyses:
                     yield f"{way}: there is no analysis {template['templateName']}"
                     continue
                 wanted = {argument["name"] for argument in analyses[template["templateName"]]["args"]}
-                yield from (f"{way}: the analysis is not given {name}" for name in sorted(wanted - given))
+                yield from (f"{way}: the analysis is not given {name}" for name in sorted(wanted - given.keys()))
         for template in analyses.values():
             for metric in template["metrics"]:
-                query = metric["provider"]["prometheus"]["query"]
+                query = metric["provider"]["prometheus"]["query"].replace("{{args.version}}", "HASH")
                 try:
                     promql_parser.parse(query)
                 except ValueError as error:
                     yield f"{way}: {metric['name']} is no PromQL: {error}"
+                # The pods of a Rollout are named after it and the hash of their template.
+                for name, asked in re.findall(r"\b(godwit_\w+)\{(.*?)\}[^}]", query):
+                    if 'pod=~"godwit-HASH-.+"' not in asked:
+                        yield f"{way}: {metric['name']}: {name} is asked of the old pods too"
+                if "vector(" in query:
+                    yield f"{way}: {metric['name']} is well while the pods are unseen"
                 for name in sorted(set(re.findall(r"\bgodwit_\w+", query)) - set(known)):
                     yield f"{way}: {metric['name']}: the program has no {name}"
+
+
+BLUE = "k8s/components/colors/blue/kustomization.yaml"
+
+
+@check(
+    Mistake(BLUE, "path: /spec/template/metadata/labels/godwit~1color", "path: /metadata/labels/godwit~1color", "its own pods"),
+    Mistake(BLUE, "path: /spec/selector/matchLabels/godwit~1color", "path: /metadata/labels/godwit~1color", "another's"),
+    Mistake(BLUE, "path: /spec/scaleTargetRef/name\n        value: godwit-blue", "path: /spec/scaleTargetRef/name\n        value: godwit-green", "scales"),
+    Mistake(BLUE, "      $patch: delete\n", "", "leads clients"),
+    Mistake("k8s/components/colors/blue/service.yaml", "    godwit/color: blue\n", "", "godwit-blue has the pods of"),
+    Mistake("k8s/README.md", '{"godwit/color": "green"}', '{"godwit/colour": "green"}', "the Service has the pods of"),
+    Mistake("k8s/colors/green/us-east-1/kustomization.yaml", "overlays/us-east-1", "overlays/eu-west-1", "another region"),
+)
+def colors_stand_beside_each_other(tree):
+    """Two Deployments that share no pod; the Service leads to one of them by what the page says to type, and to nobody by what is applied;
+    all else is the region's overlay.
+    """
+    switches = [json.loads(text) for text in re.findall(r"patch service godwit -p '(.*?)'", tree.text("k8s/README.md"))]
+    for region in rendering.regions(tree):
+        plain = {names(one): one for one in build(tree, f"k8s/overlays/{region}")}
+        built = {color: build(tree, f"k8s/colors/{color}/{region}") for color in regional.COLORS}
+        own = {color: of_kind(objects, "Deployment")[0]["spec"] for color, objects in built.items()}
+        labels = {color: spec["template"]["metadata"]["labels"] for color, spec in own.items()}
+        taken = lambda selector: {color for color in labels if matches(selector, labels[color])}  # noqa: B023, E731
+        for color, objects in built.items():
+            name = f"godwit-{color}"
+            where = f"{region}, {color}"
+            if taken(own[color]["selector"]["matchLabels"]) != {color}:
+                yield f"{where}: the Deployment does not select its own pods, or another's too"
+            scalers = [one["spec"]["scaleTargetRef"]["name"] for one in of_kind(objects, "HorizontalPodAutoscaler")]
+            if scalers != [name]:
+                yield f"{where}: what scales scales {scalers}"
+            services = {one["metadata"]["name"]: one["spec"]["selector"] for one in of_kind(objects, "Service")}
+            if "godwit" in services:
+                yield f"{where}: to apply it leads clients to all pods"
+            if taken(services[name]) != {color}:
+                yield f"{where}: Service {name} has the pods of {sorted(taken(services[name]))}"
+            if any(taken(services[shared]) != set(labels) for shared in ["godwit-internal", "godwit-ops"]):
+                yield f"{where}: other regions, or Prometheus, do not reach both"
+            for one in objects:
+                if one["kind"] not in ("Deployment", "HorizontalPodAutoscaler") and names(one) != f"Service {name}":
+                    if plain[names(one)] != one:
+                        yield f"{where}: {names(one)} is of another region"
+            if own[color]["template"]["spec"] != plain["Deployment godwit"]["spec"]["template"]["spec"]:
+                yield f"{where}: its pods are those of another region"
+        selector = plain["Service godwit"]["spec"]["selector"]
+        led = [taken({**selector, **switch["spec"]["selector"]}) for switch in switches]
+        if led != [{"blue"}, {"green"}, {"blue"}]:
+            yield f"{region}: by what README.md says to type the Service has the pods of {led}"
 
 
 def analyses_of(node):
@@ -332,14 +407,14 @@ def regions_come_in_their_order(tree):
 
     for file in tree.files("k8s/*/**/kustomization.yaml"):
         parts = file.relative_to(tree.root).parts
-        if parts[1] in ("overlays", "migrate", "rollouts") and parts[-2] not in order:
+        if parts[1] in ("overlays", "migrate", "rollouts", "colors") and parts[-2] not in order:
             yield f"{'/'.join(parts[:-1])} is of no region"
     for file in tree.files("k8s/**/*.yaml"):
         if file.name == "kustomization.yaml" or file.parent.name in ("k8s", "argocd"):
             continue
         listing = file.parent / "kustomization.yaml"
         content = yaml.safe_load(listing.read_text()) if listing.is_file() else {}
-        named = [*content.get("resources", []), *(patch["path"] for patch in content.get("patches", []))]
+        named = [*content.get("resources", []), *(patch.get("path") for patch in content.get("patches", []))]
         if file.name not in named:
             yield f"{file.relative_to(tree.root)}: no kustomization names it"
 

@@ -5,6 +5,7 @@ can be used, and words for what is in it.
 import functools
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -29,7 +30,7 @@ GITOPS = {
         "tls": {"issuer": {"name": "regions"}},
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
     },
-    "monitoring": {"mode": "always"},
+    "monitoring": {"mode": "always", "runbookUrlPrefix": "https://git.example/godwit/blob/main/"},
 }
 # With everything that a value can ask for besides.
 FULL = {
@@ -53,7 +54,7 @@ FULL = {
         "public": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
         "internal": [{"ipBlock": {"cidr": "10.0.2.0/24"}}],
         "otlp": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tracing"}}}],
-        "egress": [{"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"port": 80}]}],
+        "egress": [{"to": [{"ipBlock": {"cidr": "2001:db8::/64"}}], "ports": [{"port": 80}]}],
     },
     "autoscaling": {"enabled": False},
     "topologySpread": {"hardZone": "always"},
@@ -61,7 +62,7 @@ FULL = {
     "nodeSelector": {"a": "b"},
     "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
     "priorityClassName": "high",
-    "podAnnotations": {"a": "b"},
+    "podAnnotations": {"checksum/ours": "b"},
     "serviceAccount": {"annotations": {"a": "b"}},
     "bind": "[::]",
 }
@@ -73,11 +74,13 @@ CLOUDNATIVEPG = {
     "cloudnativepg": {
         "imageName": "postgres:17",
         "storage": {"size": "10Gi"},
-        "walStorage": {"size": "2Gi"},
+        "walStorage": {"size": "8Gi"},
         "parameters": {"work_mem": "8MB"},
         "backup": {"objectStore": "backups"},
     },
 }
+CONTROL = {"secrets": {"databaseControlUrl": {"secretName": "godwit-control"}}}
+AWS = regional.merged(CONTROL, {"networkPolicy": {"aws": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}})
 
 
 def values(tree, region, *layers):
@@ -103,17 +106,56 @@ def for_each(tree, of_region):
 def ways(tree):
     """(what it is called, region, objects) for every region and way to use the chart."""
     replication = for_each(tree, lambda name: {"replication": f"host={name} port=5432 user=godwit_replication"})
-    hosts = for_each(tree, lambda name: f"postgres.{name}.godwit.example")
     layers = {
         "as it is": {},
         "by GitOps": GITOPS,
         "with everything": regional.merged(FULL, {"regions": replication}),
-        "on CloudNativePG": regional.merged(CLOUDNATIVEPG, {"cloudnativepg": {"hosts": hosts}}),
+        "on CloudNativePG": on_cloudnativepg(tree),
+        **moved(tree),
     }
     for way, layer in layers.items():
         for region in regions(tree):
             objects, _ = render(tree, values(tree, region, layer), api_versions=MONITORING)
             yield f"{region}, {way}", region, objects
+
+
+def on_cloudnativepg(tree):
+    hosts = for_each(tree, lambda name: f"postgres.{name}.godwit.example")
+    archives = for_each(tree, lambda name: f"archive-of-{name}")
+    own = {"hosts": hosts, "bootstrapFrom": tree.yaml("regions.yaml")["primary"], "backup": {"archives": archives}}
+    return regional.merged(CLOUDNATIVEPG, {"cloudnativepg": own})
+
+
+def moved(tree):
+    """The ways in which a platform moves the database, by its name."""
+
+    def called(arn):
+        return {"regions": for_each(tree, lambda name: {"database": f"arn:aws:rds:{name}:123456789012:{arn}"})}
+
+    aurora = {"failover": {"control": "aurora", "globalDatabase": "godwit"}}
+    return {
+        "moved by cloudnativepg": regional.merged(
+            on_cloudnativepg(tree), CONTROL, {"failover": {"control": "cloudnativepg"}}
+        ),
+        "moved by rds": regional.merged(AWS, called("db:godwit-1"), {"failover": {"control": "rds"}}),
+        "moved by aurora": regional.merged(AWS, called("cluster:godwit-1"), aurora),
+    }
+
+
+def settings(meta, pod):
+    """The text of the settings' file that a pod mounts; None where its volume leads nowhere."""
+    for volume in pod["volumes"]:
+        for item in volume.get("downwardAPI", {}).get("items", []):
+            named = re.fullmatch(r"metadata\.annotations\['(.+)'\]", item["fieldRef"]["fieldPath"])
+            if item["path"] == "godwit.toml" and named:
+                return meta.get("annotations", {}).get(named[1])
+    return None
+
+
+def settings_of(objects):
+    """The text of the settings' file of the processes that serve."""
+    template = the(objects, "Deployment")["spec"]["template"]
+    return settings(template["metadata"], template["spec"])
 
 
 def of_kind(objects, *kinds):

@@ -76,14 +76,12 @@ def series_name_their_region(tree):
         "mounts internal-tls",
     ),
     Mistake(
-        f"{TEMPLATES}/deployment.yaml",
-        '"config" (include "godwit.name" .)',
-        '"config" "settings"',
-        "ConfigMap settings",
+        f"{TEMPLATES}/_helpers.tpl", "annotations['godwit/settings']", "annotations['settings']", "no settings where"
     ),
+    Mistake(f"{TEMPLATES}/_control.tpl", "name: kube-root-ca.crt", "name: kube-root-ca", "ConfigMap kube-root-ca,"),
 )
 def names_lead_somewhere(tree):
-    """Selectors pick out the pods that they mean and no others; ports, volumes, ConfigMaps and targets exist."""
+    """Selectors pick out the pods that they mean and no others; ports, volumes, settings and targets exist."""
     for way, _, objects in ways(tree):
         of_pods = [(who, meta["labels"], spec) for who, meta, spec in pods(objects)]
         ports = {
@@ -104,6 +102,10 @@ def names_lead_somewhere(tree):
         selecting += [
             (one, one["spec"]["selector"]["matchLabels"])
             for one in of_kind(objects, "PodDisruptionBudget", "Deployment")
+        ]
+        # The operator runs a Cluster's pods, and labels them by its name.
+        of_pods += [
+            (names(one), {"cnpg.io/cluster": one["metadata"]["name"]}, {}) for one in of_kind(objects, "Cluster")
         ]
         selecting += [(one, one["spec"]["podSelector"]["matchLabels"]) for one in of_kind(objects, "NetworkPolicy")]
         for one, selector in selecting:
@@ -148,16 +150,20 @@ def names_lead_somewhere(tree):
             if not any(t["metadata"]["name"] == target["name"] for t in of_kind(objects, target["kind"])):
                 yield f"{way}: {names(one)} scales {target['name']}, which is not there"
 
-        maps = {one["metadata"]["name"] for one in of_kind(objects, "ConfigMap")}
-        for who, _, spec in of_pods:
+        # Kubernetes puts this one into every namespace.
+        maps = {one["metadata"]["name"] for one in of_kind(objects, "ConfigMap")} | {"kube-root-ca.crt"}
+        for who, meta, spec in pods(objects):
+            if not rendering.settings(meta, spec):
+                yield f"{way}: {who} has no settings where it looks for them"
             volumes = {volume["name"]: volume for volume in spec["volumes"]}
             for one in containers(spec):
                 for mount in one["volumeMounts"]:
                     if mount["name"] not in volumes:
                         yield f"{way}: {who} mounts {mount['name']}, which it has not"
             for volume in volumes.values():
-                if "configMap" in volume and volume["configMap"]["name"] not in maps:
-                    yield f"{way}: {who} mounts the ConfigMap {volume['configMap']['name']}, which is not there"
+                for source in [volume, *volume.get("projected", {}).get("sources", [])]:
+                    if "configMap" in source and source["configMap"]["name"] not in maps:
+                        yield f"{way}: {who} mounts the ConfigMap {source['configMap']['name']}, which is not there"
 
 
 @check(
@@ -172,8 +178,8 @@ def names_lead_somewhere(tree):
     ),
     Mistake(
         f"{TEMPLATES}/deployment.yaml",
-        "          startupProbe:\n            httpGet: {path: /api/health/startup, port: ops}\n            periodSeconds: 2\n            timeoutSeconds: 2\n            failureThreshold: 900\n",
-        "",
+        "          startupProbe:\n            httpGet: {path: /api/health/startup, port: ops}\n",
+        "          startupProbe:\n            httpGet: {path: /api/health/liveness, port: ops}\n",
         "startupProbe",
     ),
     Mistake(
@@ -196,7 +202,13 @@ def names_lead_somewhere(tree):
         "publishNotReadyAddresses: false",
         "godwit-internal",
     ),
-    Mistake(f"{TEMPLATES}/deployment.yaml", "checksum/config:", "config:", "checksum"),
+    Mistake(
+        f"{TEMPLATES}/deployment.yaml",
+        '"tls" true "control" true) | nindent 8 }}\n',
+        '"tls" true "control" true) | nindent 8 | replace "downwardAPI" "configMap" }}\n',
+        "not its own",
+    ),
+    Mistake(f"{TEMPLATES}/deployment.yaml", "failureThreshold: 7200", "failureThreshold: 900", "waits for its schema"),
 )
 def processes_begin_and_end_well(tree):
     """Probes on their own paths of the ops listener; a pod that ends is given the time that it takes; readiness empties no Service that
@@ -212,9 +224,14 @@ def processes_begin_and_end_well(tree):
             if asked != {"path": f"/api/health/{path}", "port": "ops"}:
                 yield f"{way}: the {probe} asks {asked}"
         slept = container["lifecycle"]["preStop"].get("sleep", {}).get("seconds", 0)
-        config = tomllib.loads(the(objects, "ConfigMap")["data"]["godwit.toml"])
+        # Pods of two versions are there at once, and begin anew: each needs the settings that it came with.
+        settings = rendering.settings_of(objects)
+        if settings is None:
+            yield f"{way}: the settings of a process are not its own"
+            continue
+        config = tomllib.loads(settings)
         drained = config["server"].get("drain_seconds_max", 20)
-        if not 0 < slept < slept + drained < pod["terminationGracePeriodSeconds"]:
+        if not 0 < slept < slept + drained <= pod["terminationGracePeriodSeconds"] - 5:
             yield f"{way}: preStop sleeps {slept} s and a drain takes {drained} s of {pod['terminationGracePeriodSeconds']} s"
         if deployment["spec"].get("minReadySeconds", 0) < slept + drained:
             yield f"{way}: the next process is told to end before the one before it has ended"
@@ -223,8 +240,9 @@ def processes_begin_and_end_well(tree):
         for name, kept in {"godwit": False, "godwit-internal": True, "godwit-ops": True}.items():
             if the(objects, "Service", name)["spec"].get("publishNotReadyAddresses", False) != kept:
                 yield f"{way}: Service {name} {'has not' if kept else 'has'} the pods that are not ready"
-        if "checksum/config" not in deployment["spec"]["template"]["metadata"]["annotations"]:
-            yield f"{way}: no checksum of the settings: a change of them starts nothing anew"
+        startup = container.get("startupProbe", {})
+        if startup.get("periodSeconds", 0) * startup.get("failureThreshold", 0) < 4 * 3600:
+            yield f"{way}: a process that waits for its schema, or for its Postgres, is ended before that is there"
 
 
 @check(
@@ -289,7 +307,7 @@ def pods_have_no_more_than_they_need(tree):
             files = {}
             for volume in pod["volumes"]:
                 for source in volume.get("projected", {}).get("sources", []):
-                    for item in source["secret"]["items"]:
+                    for item in source.get("secret", {}).get("items", []):
                         files[f"/etc/godwit/secrets/{item['path']}"] = source["secret"]["name"]
             for container in containers(pod):
                 context = container["securityContext"]
@@ -348,13 +366,7 @@ def settings_are_settings(tree):
     table = list(regional.settings_table(tree.text("docs/SETTINGS.md")))
     known = [re.compile(re.escape(name).replace("NAME", "[^.]+")) for name, _ in table]
     for way, _, objects in ways(tree):
-        told = [
-            file
-            for one in of_kind(objects, "ConfigMap")
-            for name, file in one["data"].items()
-            if name.endswith(".toml")
-        ]
-        for text in told:
+        for text in {rendering.settings(meta, pod) for _, meta, pod in pods(objects)}:
             for name, value in flat(tomllib.loads(text)):
                 if not any(one.fullmatch(name) for one in known):
                     yield f"{way}: {name} is no setting"
@@ -366,14 +378,14 @@ def settings_are_settings(tree):
                     name = variable["name"].removeprefix("GODWIT__").removesuffix("_FILE").replace("__", ".").lower()
                     if not any(one.fullmatch(name) for one in known):
                         yield f"{way}: {who}: {variable['name']} names no setting: {name}"
-        config = tomllib.loads(the(objects, "ConfigMap")["data"]["godwit.toml"])
+        config = tomllib.loads(rendering.settings_of(objects))
         [container] = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
         for port in container["ports"]:
             address = config["server"].get(f"{port['name']}_addr", "")
             if not address.endswith(f":{port['containerPort']}"):
                 yield f"{way}: the port {port['name']} is {port['containerPort']}, and the process listens on {address}"
     full = next(objects for way, _, objects in ways(tree) if way.endswith("with everything"))
-    written = dict(flat(tomllib.loads(the(full, "ConfigMap")["data"]["godwit.toml"])))
+    written = dict(flat(tomllib.loads(rendering.settings_of(full))))
     for name, value in flat(rendering.FULL["settings"]):
         if json.dumps(written.get(name)) != json.dumps(value):
             yield f"{name} was given as {value!r} and is written as {written.get(name)!r}"

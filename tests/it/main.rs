@@ -20,10 +20,13 @@ mod health;
 mod items;
 mod laboratory;
 mod limits;
+mod listener;
 mod lists;
 mod observed;
 mod outages;
 mod pages;
+#[cfg(feature = "platforms")]
+mod platforms;
 mod raw;
 mod releases;
 mod sessions;
@@ -121,6 +124,8 @@ fn trials() -> Vec<Trial> {
     trials.extend(of_people());
     trials.extend(faults::trials());
     trials.extend(failover::trials());
+    #[cfg(feature = "platforms")]
+    trials.extend(platforms::trials());
     trials
 }
 
@@ -163,6 +168,9 @@ fn of_people() -> Vec<Trial> {
         run releases::{
             a_version_goes_on_serving_while_the_schema_of_the_next_comes,
             a_version_waits_for_its_schema_and_serves_once_it_has_come,
+            a_process_that_starts_without_its_database_waits_for_it,
+            a_process_that_has_just_begun_refuses_nobody,
+            a_process_that_is_about_to_end_is_started_anew,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -5,11 +5,16 @@ use crate::{
     faults::load::Load,
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
 };
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use godwit::lab::{Spec, Target};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 async fn owner(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect(&cluster.region(US).global_db).await?)
@@ -121,6 +126,7 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
                 let url = format!("{}/api/health/liveness", cluster.region(name).public);
                 let answer = http.get(url).timeout(UNANSWERED).send().await;
                 ensure!(answer.is_err(), "served with an old schema: {answer:?}");
+                sends_peers_elsewhere(cluster, name).await?;
             }
             let done = cluster.command(&["migrate"]).await?;
             ensure!(done.to_string().contains("applied"), "{done}");
@@ -136,6 +142,132 @@ pub async fn a_version_waits_for_its_schema_and_serves_once_it_has_come() -> any
             ensure!(healthy(cluster, name, "startup").await?);
         }
         Ok(())
+    })
+    .await
+}
+
+/// Peers are told that it has yet to start, over a connection of theirs: no other would do better here, but where
+/// there is another process it may.
+async fn sends_peers_elsewhere(cluster: &Cluster, at: &str) -> anyhow::Result<()> {
+    let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+    let internal = &cluster.region(at).internal;
+    let told = peer.get(format!("{internal}/internal/v1/topology")).send().await?;
+    let told: Value = told.error_for_status()?.json().await?;
+    ensure!(told["starting"] == true && told["writable"] == false, "{told}");
+    for path in ["/v1/collections/kept/items", "/internal/v1/ask"] {
+        let method = if path.starts_with("/v1") { Method::GET } else { Method::POST };
+        let refused = peer.request(method, format!("{internal}{path}")).send().await?;
+        let elsewhere = refused.headers().contains_key("godwit-ending");
+        ensure!(refused.status() == 421 && elsewhere, "{path}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// Nobody knows what its schema is.
+pub async fn a_process_that_starts_without_its_database_waits_for_it() -> anyhow::Result<()> {
+    harness::own(
+        "away",
+        |_: &mut Spec| {},
+        async |cluster| {
+            let mut caller = cluster.caller();
+            let kept = caller.create(US, "kept", &json!({"n": 1})).await?.wants(201)?.id()?;
+            let (api, postgres) = (format!("{AP}/api").parse()?, format!("{AP}/postgres").parse()?);
+            cluster.lab.kill(&postgres).await?;
+            cluster.lab.kill(&api).await?;
+            cluster.lab.restart(&api).await?;
+            let http = client::http()?;
+            let begun = async || {
+                let told = http.get(format!("{}/loops", cluster.region(AP).ops)).send().await?;
+                anyhow::Ok(told.text().await?.contains("failover.keeper"))
+            };
+            eventually("what its database is ordered by", SOON, async || match begun().await {
+                Ok(true) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await?;
+            for (path, wanted) in [("liveness", 200), ("startup", 503), ("readiness", 503)] {
+                let (status, told) =
+                    probe(&http, cluster, AP, &format!("/api/health/{path}")).await?;
+                ensure!(status == wanted, "{path}: {told}");
+            }
+            let url = format!("{}/api/health/liveness", cluster.region(AP).public);
+            let answer = http.get(url).timeout(UNANSWERED).send().await;
+            ensure!(answer.is_err(), "served with a schema that nobody knows: {answer:?}");
+            let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+            let url = format!("{}/v1/collections/kept/items", cluster.region(AP).internal);
+            let refused = peer.get(url).send().await?;
+            ensure!(refused.headers().contains_key("godwit-ending"), "{refused:?}");
+            // The region has its word in the lease without it.
+            caller.create(US, "kept", &json!({"n": 2})).await?.wants(201)?;
+            cluster.lab.restart(&postgres).await?;
+            cluster.sound(AP, SOON).await?;
+            caller.read(AP, "kept", &kept).await?.wants(200)?;
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Longest from the start of a process of the primary to its first answer.
+const BEGUN: Duration = Duration::from_secs(20);
+
+/// A process of the primary's region that is killed and started at once has neither its lease nor, in the other
+/// regions, anybody's word: until it has, what comes to it waits.
+pub async fn a_process_that_has_just_begun_refuses_nobody() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let mut caller = cluster.caller();
+        caller.create(EU, "begun", &json!({"n": 0})).await?.wants(201)?;
+        for name in [US, EU] {
+            let api: Target = format!("{name}/api").parse()?;
+            cluster.lab.kill(&api).await?;
+            let first = async {
+                let until = Instant::now() + BEGUN;
+                loop {
+                    // Nobody listens yet.
+                    let answer = caller.create(name, "begun", &json!({"n": 1})).await;
+                    match answer {
+                        Err(error) if Instant::now() > until => return Err(error),
+                        Err(_) => tokio::task::yield_now().await,
+                        Ok(answer) => return answer.wants(201),
+                    }
+                }
+            };
+            let (started, first) = tokio::join!(cluster.lab.restart(&api), first);
+            started?;
+            first.with_context(|| format!("the first answer of {name}"))?;
+            cluster.sound(name, SOON).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// It runs when the start is asked for, and soon does not.
+pub async fn a_process_that_is_about_to_end_is_started_anew() -> anyhow::Result<()> {
+    harness::faulty(async |cluster| {
+        let api: Target = format!("{AP}/api").parse()?;
+        let pid = || {
+            let facts = cluster.lab.facts().context("no facts")?;
+            facts.regions[&region(AP)].pids.api.context("no process")
+        };
+        let before = pid()?;
+        kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGTERM)?;
+        let http = client::http()?;
+        eventually("the end to be told", SOON, async || {
+            // Or it has ended already.
+            let Ok(told) = probe(&http, cluster, AP, "/api/health/readiness").await else {
+                return Ok(());
+            };
+            if told.1["checks"]["process"]["draining"] == true {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        })
+        .await?;
+        cluster.lab.restart(&api).await?;
+        ensure!(pid()? != before, "the old one was taken for one that runs");
+        cluster.sound(AP, SOON).await
     })
     .await
 }

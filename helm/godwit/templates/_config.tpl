@@ -19,6 +19,9 @@ JSON's texts, numbers and lists are TOML's too. */}}
 {{- range $name, $region := $values.regions -}}
 {{- $facts := dict "internal_url" $region.internalUrl "public_url" $region.publicUrl -}}
 {{- with $region.replication }}{{ $_ := set $facts "replication" . }}{{ end -}}
+{{- if ne $values.failover.control "postgres" -}}
+{{- $_ := set $facts "database" (include "godwit.database" (dict "root" $ "region" $name)) -}}
+{{- end -}}
 {{- $_ := set $regions $name $facts -}}
 {{- end -}}
 {{- $cluster := dict "envelope_key_current" $values.secrets.envelopeKeys.current -}}
@@ -35,6 +38,9 @@ JSON's texts, numbers and lists are TOML's too. */}}
 {{- $identity := dict -}}
 {{- with $values.secrets.passwordPeppers.current }}{{ $_ := set $identity "password" (dict "pepper_current" .) }}{{ end -}}
 {{- with $values.secrets.macKeys.current }}{{ $_ := set $identity "session" (dict "mac_key_current" .) }}{{ end -}}
-{{- $own := dict "region" $values.region "regions" $regions "cluster" $cluster "server" $server "identity" $identity -}}
+{{- $failover := dict -}}
+{{- if ne $values.failover.control "postgres" }}{{ $_ := set $failover "control" $values.failover.control }}{{ end -}}
+{{- with $values.failover.globalDatabase }}{{ $_ := set $failover "global_database" . }}{{ end -}}
+{{- $own := dict "region" $values.region "regions" $regions "cluster" $cluster "server" $server "identity" $identity "failover" $failover -}}
 {{- include "godwit.toml" (dict "at" "" "value" (mustMergeOverwrite (deepCopy $values.settings) $own)) | trim }}
 {{ end }}

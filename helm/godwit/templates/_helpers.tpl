@@ -4,6 +4,10 @@ that whichever is first refuses values that make no sense.
 */}}
 {{- define "godwit.name" -}}
 {{- include "godwit.validate" . -}}
+{{- include "godwit.release" . -}}
+{{- end }}
+
+{{- define "godwit.release" -}}
 {{- .Release.Name | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
@@ -35,6 +39,20 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* Above `server.drain_seconds_max` (docs/SETTINGS.md). */}}
 {{- define "godwit.drainSeconds" -}}
 {{- dig "server" "drain_seconds_max" 20 .Values.settings | int -}}
+{{- end }}
+
+{{/*
+The annotations of every pod of ours. The settings' file is one of them, and mounted from there: it belongs to the pod's template, so that
+the pods of another version, those begun anew in the middle of a rollout, and those that a rollback brings back have the settings they
+came with. (Of a ConfigMap for each content Helm either deletes the old one while pods need it, or, told to keep it, cannot roll back
+to it: helm/helm#8228.)
+*/}}
+{{- define "godwit.annotations" -}}
+godwit/settings: |
+  {{- include "godwit.config" . | nindent 2 }}
+{{- with .Values.secrets.revision }}
+checksum/secrets: {{ . | sha256sum }}
+{{- end }}
 {{- end }}
 
 {{/* Whether an optional kind is rendered: (dict "root" $ "mode" "auto" "api" "group/version"). */}}
@@ -97,8 +115,11 @@ The files that secrets are mounted as: (dict "root" $ "owner" true "control" tru
 
 {{- define "godwit.volumes" -}}
 - name: config
-  configMap:
-    name: {{ .config }}
+  downwardAPI:
+    items:
+      - path: godwit.toml
+        fieldRef:
+          fieldPath: metadata.annotations['godwit/settings']
 - name: secrets
   projected:
     # The user of the container reads them by its group.
@@ -179,6 +200,16 @@ securityContext:
     type: RuntimeDefault
 {{- end }}
 
+{{/* Peers of a NetworkPolicy, which are this region's network where none are listed: (dict "root" $ "peers" LIST). */}}
+{{- define "godwit.peers" -}}
+{{- if .peers -}}
+{{- toYaml .peers -}}
+{{- else -}}
+- ipBlock:
+    cidr: {{ (get .root.Values.regions .root.Values.region).network }}
+{{- end -}}
+{{- end }}
+
 {{/* Rules of egress that more than one policy has: where names are resolved, and where Postgres is. */}}
 {{- define "godwit.egress.dns" -}}
 - to:
@@ -194,11 +225,8 @@ securityContext:
     - podSelector:
         matchLabels:
           cnpg.io/cluster: {{ include "godwit.cluster" (dict "root" . "region" .Values.region) }}
-    {{- else if .Values.database.peers }}
-    {{- toYaml .Values.database.peers | nindent 4 }}
     {{- else }}
-    - ipBlock:
-        cidr: {{ (get .Values.regions .Values.region).network }}
+    {{- include "godwit.peers" (dict "root" . "peers" .Values.database.peers) | nindent 4 }}
     {{- end }}
   ports:
     - {port: {{ .Values.database.port }}, protocol: TCP}
@@ -219,9 +247,4 @@ securityContext:
           {{- include "godwit.selector" (dict "Release" .Release "component" "api") | nindent 10 }}
   ports:
     - {port: internal, protocol: TCP}
-{{- end }}
-
-{{/* The name of a region's CloudNativePG Cluster, the same in every region's objects. */}}
-{{- define "godwit.cluster" -}}
-{{ include "godwit.name" .root }}-{{ .region }}
 {{- end }}

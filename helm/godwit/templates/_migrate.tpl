@@ -6,6 +6,8 @@ template:
   metadata:
     labels:
       {{- include "godwit.labels" (dict "root" . "component" "migrate") | nindent 6 }}
+    annotations:
+      {{- include "godwit.annotations" . | nindent 6 }}
   spec:
     {{- include "godwit.pod" (dict "root" . "serviceAccount" "default") | nindent 4 }}
     restartPolicy: Never
@@ -20,7 +22,7 @@ template:
         volumeMounts:
           {{- include "godwit.mounts" (dict "root" .) | nindent 10 }}
     volumes:
-      {{- include "godwit.volumes" (dict "root" . "owner" true "config" (printf "%s-migrate" (include "godwit.name" .))) | nindent 6 }}
+      {{- include "godwit.volumes" (dict "root" . "owner" true) | nindent 6 }}
 {{- end }}
 
 {{/* What orders the objects of the migration: in Helm by hooks, in Argo CD by waves. */}}

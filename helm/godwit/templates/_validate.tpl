@@ -8,6 +8,8 @@
 {{- end -}}
 {{- end -}}
 
+{{- include "godwit.validate.control" . -}}
+
 {{- $shares := 0 -}}
 {{- range $values.regions }}{{ $shares = add $shares (int .share) }}{{ end -}}
 {{- if ne (int $shares) 100 -}}
@@ -18,11 +20,19 @@
 {{- if ne (urlParse $region.internalUrl).scheme $scheme -}}
 {{- fail (printf "regions.%s.internalUrl: must begin with %s:// as internal.tls.enabled is %t" $name $scheme $values.internal.tls.enabled) -}}
 {{- end -}}
-{{- if and $values.secrets.databaseControlUrl.secretName (not $region.replication) -}}
+{{- if and $values.secrets.databaseControlUrl.secretName (eq $values.failover.control "postgres") (not $region.replication) -}}
 {{- fail (printf "regions.%s.replication: is missing, and without it nobody can be told to follow that region: set it, or leave secrets.databaseControlUrl.secretName empty" $name) -}}
 {{- end -}}
 {{- if and (eq $values.database.mode "cloudnativepg") (not (get $values.cloudnativepg.hosts $name)) -}}
 {{- fail (printf "cloudnativepg.hosts.%s: is missing: under which host do the other regions reach its Postgres?" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $values.database.mode "cloudnativepg") (not (has $values.cloudnativepg.bootstrapFrom $names)) -}}
+{{- fail (printf "cloudnativepg.bootstrapFrom: %s is not one of regions (%s)" $values.cloudnativepg.bootstrapFrom (join ", " $names)) -}}
+{{- end -}}
+{{- range $name, $_ := $values.cloudnativepg.backup.archives -}}
+{{- if not (has $name $names) -}}
+{{- fail (printf "cloudnativepg.backup.archives: %s is not one of regions (%s)" $name (join ", " $names)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -38,8 +48,9 @@
 {{- end -}}
 
 {{- $stopping := add $values.preStopSleepSeconds (include "godwit.drainSeconds" . | int) -}}
-{{- if le (int $values.terminationGracePeriodSeconds) (int $stopping) -}}
-{{- fail (printf "terminationGracePeriodSeconds: must be more than %d, which preStopSleepSeconds and server.drain_seconds_max come to" (int $stopping)) -}}
+{{- /* A process that has drained still ends its loops and sends its last traces. */ -}}
+{{- if lt (int $values.terminationGracePeriodSeconds) (add 5 $stopping | int) -}}
+{{- fail (printf "terminationGracePeriodSeconds: must be %d at least: preStopSleepSeconds, server.drain_seconds_max and 5 to end" (add 5 $stopping)) -}}
 {{- end -}}
 
 {{- if not (dig "server" "workers" 0 $values.settings) -}}

@@ -43,17 +43,26 @@ function problem(answer) {
   return type ? type[1] : null;
 }
 
-// Whether the same request may be sent again, and after how many seconds.
-function pause(answer) {
+// The seconds of a Retry-After, which is a number of them or a date (RFC 9110, 10.2.3); null for what is neither.
+function secondsOf(told) {
+  if (/^\d+$/.test(told)) return Number(told);
+  const at = Date.parse(told);
+  return Number.isNaN(at) ? null : Math.max(0, (at - Date.now()) / 1000);
+}
+
+// Whether the same request may be sent again, and after how many seconds. One that is not told when is not to be.
+export function pause(answer) {
   const told = header(answer, 'retry-after');
   const told_to = answer.status === 503 || answer.status === 429 || answer.status === 409;
-  if (told_to && told !== undefined) return Number(told);
+  if (told_to && told !== undefined) return secondsOf(told);
   return [0, 502, 504].includes(answer.status) ? PAUSE_S : null;
 }
 
 export class Session {
-  constructor(bookmark) {
+  // One that is not counted is in the ledger, and in no metric.
+  constructor({ bookmark, counted = true } = {}) {
     this.bookmark = bookmark;
+    this.counted = counted;
     // The last item that this session has written.
     this.own = null;
   }
@@ -74,7 +83,7 @@ export class Session {
       const again = well ? null : pause(answer);
       // It has a bookmark now that is not lost.
       const goesOn = told === 'bookmark-lost' ? 0 : again;
-      if (attempt === 1) attemptsFailed.add(!well, { kind, region: region.name });
+      if (this.counted && attempt === 1) attemptsFailed.add(!well, { kind, region: region.name });
       if (!well) {
         note({
           failed: kind, key: idempotency, region: at.name, attempt, asked, ended, status: answer.status, problem: told,
@@ -83,9 +92,11 @@ export class Session {
       }
       const over = ended + (goesOn || 0) * 1000 - began > PATIENCE_MS;
       if (well || goesOn === null || over) {
-        if (!well && goesOn === null) wrong.add(1, { kind, region: region.name, status: `${answer.status}` });
-        failed.add(!well, { region: region.name });
-        if (well) ms.add(ended - began, { region: region.name });
+        if (this.counted) {
+          if (!well && goesOn === null) wrong.add(1, { kind, region: region.name, status: `${answer.status}` });
+          failed.add(!well, { region: region.name });
+          if (well) ms.add(ended - began, { region: region.name });
+        }
         if (!well) note({ given_up: kind, key: idempotency, region: region.name, began, ended });
         return { well, answer, began, ended };
       }
@@ -106,7 +117,7 @@ export class Session {
     const answer = http.request(method, `${region.url}${path}`, body, { headers, tags, timeout: ANSWER_MAX, redirects: 0 });
     this.bookmark = header(answer, 'godwit-bookmark') || resume(answer) || this.bookmark;
     const route = header(answer, 'godwit-route');
-    if (route) routed.add(1, { route, kind, region: region.name });
+    if (route && this.counted) routed.add(1, { route, kind, region: region.name });
     return answer;
   }
 

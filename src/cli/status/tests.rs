@@ -19,6 +19,8 @@ fn report(region: &str, role: Option<Role>, lag: Option<(u64, u64)>) -> Topology
         lag_ms: lag.map(|(ms, _)| ms),
         lag_bytes: lag.map(|(_, bytes)| bytes),
         streaming: role.map(|role| role == Role::Replica),
+        starting: false,
+        ending: false,
         writable: role == Some(Role::Primary),
         primary: None,
         missed_ms: None,

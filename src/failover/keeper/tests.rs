@@ -5,7 +5,7 @@ use crate::{
         Lease, Own, Role,
         lease::{Promise, Record},
     },
-    vocab::{Clock as _, EpochHistory, EpochStart, clock::ManualClock},
+    vocab::{Clock as _, EpochHistory, EpochStart, Platform, clock::ManualClock},
 };
 
 fn upstreams() -> Upstreams {
@@ -57,6 +57,7 @@ fn reigning() -> (Sight, InstanceRow) {
     snapshot.written = Some(own.epoch());
     snapshot.own = Some(own);
     let row = InstanceRow {
+        platform: Platform::Postgres,
         in_recovery: false,
         system: "7".into(),
         timeline: Some(1),

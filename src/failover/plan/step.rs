@@ -20,6 +20,8 @@ pub enum Step {
     WaitOut,
     /// Nobody receives from the old primary any more, and nobody has more than the target.
     Detach { regions: Vec<Region> },
+    /// The fenced primary gives its place up, where its platform wants that first.
+    HandOver { region: Region },
     /// The target stops being a standby.
     Promote,
     /// The epoch begins, and with it the target takes writes.
@@ -53,6 +55,9 @@ impl fmt::Display for Step {
                     "detach: {} receive from nobody, so that positions are final",
                     list(regions)
                 )
+            }
+            Self::HandOver { region } => {
+                write!(f, "hand over: {region} gives its place up to the new primary")
             }
             Self::Promote => f.write_str("promote: the new primary stops being a standby"),
             Self::Begin => f.write_str("begin: the epoch's first write"),

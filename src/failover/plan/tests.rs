@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     topology::TopologyReport,
-    vocab::{EpochStart, Lsn},
+    vocab::{EpochStart, Lsn, Platform},
 };
 
 const REGIONS: [&str; 3] = ["ap-south-1", "eu-west-1", "us-east-1"];
@@ -26,6 +26,7 @@ pub fn all_well() -> Sight {
             members: None,
         };
         let instance = Instance {
+            platform: Platform::Postgres,
             role,
             system: "7".into(),
             timeline: primary.then_some(1),
@@ -50,6 +51,8 @@ pub fn all_well() -> Sight {
             lag_ms: None,
             lag_bytes: None,
             streaming: None,
+            starting: false,
+            ending: false,
             writable: primary,
             primary: Some(at("us-east-1")),
             missed_ms: None,
@@ -386,4 +389,58 @@ fn a_fenced_primary_whose_target_has_died_is_told_how_to_go_back() {
     sight.of("us-east-1").read_only = true;
     let why = plan(&sight, &at("eu-west-1"), Move::Switchover, Durability::Async).unwrap_err();
     assert!(why[0].contains("does not answer") && why[1].contains("godwit switchover us-east-1"));
+}
+
+/// All of it run by a platform.
+fn run_by(platform: Platform) -> Sight {
+    let mut sight = all_well();
+    for name in REGIONS {
+        sight.of(name).platform = platform;
+    }
+    sight
+}
+
+fn words(plan: &Plan) -> Vec<String> {
+    let word = |step: &Step| step.to_string().split(':').next().unwrap_or_default().to_owned();
+    plan.steps.iter().map(word).collect()
+}
+
+#[test]
+fn an_old_primary_gives_its_place_up_where_its_platform_wants_that_first() {
+    let mut sight = run_by(Platform::CloudNativePg);
+    let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    let wanted = [
+        "promise",
+        "detach",
+        "follow",
+        "fence",
+        "catch up",
+        "hand over",
+        "promote",
+        "begin",
+        "release",
+        "verify",
+        "rejoin",
+    ];
+    assert_eq!(words(&plan), wanted);
+    // Killed after it had, the command goes on from there; nobody else may.
+    let old = sight.of("us-east-1");
+    (old.role, old.follows) = (Role::Replica, Some(at("eu-west-1")));
+    refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "cannot be asked");
+    let sight = sight.promised("ap-south-1", &handover("eu-west-1"));
+    let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    let rest = ["promise", "hand over", "promote", "begin", "release", "verify", "rejoin"];
+    assert_eq!(words(&plan), rest);
+}
+
+#[test]
+fn an_old_primary_that_cannot_come_back_is_left_and_told_of() {
+    let sight = run_by(Platform::Rds);
+    let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    assert!(!words(&plan).iter().any(|word| word == "rejoin" || word == "hand over"));
+    assert!(
+        plan.notes.iter().any(|note| note.contains("made anew of eu-west-1")),
+        "{:?}",
+        plan.notes
+    );
 }

@@ -1,19 +1,54 @@
 //! This region's own instance, as who moves the primary sees it and changes it.
 //!
 //! [`DatabaseControl`] is the seam: [`Postgres`] is plain SQL as the control role, and an agent for
-//! what SQL cannot do. A managed Postgres (RDS, Aurora) or an operator (`CloudNativePG`) takes its
-//! place there. Each act finds out whether it is done already, so that any may come twice.
+//! what SQL cannot do. Where a platform runs Postgres (`CloudNativePG`, RDS, Aurora), `Managed` has that
+//! promote and re-point it, and does by SQL what the platform has no word for. Each act finds out
+//! whether it is done already, so that any may come twice.
 
 mod agent;
+#[cfg(feature = "rds")]
+mod aurora;
+#[cfg(feature = "rds")]
+mod aws;
+#[cfg(feature = "cloudnativepg")]
+mod cloudnativepg;
+#[cfg(any(feature = "cloudnativepg", feature = "rds"))]
+mod managed;
+mod pool;
 mod postgres;
+#[cfg(feature = "rds")]
+mod rds;
 
 pub use agent::{Agent, AgentError};
 pub use postgres::Postgres;
 
 use super::StorageError;
-use crate::vocab::{Epoch, EpochStart, Lsn, Members, Region};
+use crate::{
+    config::Config,
+    vocab::{Epoch, EpochStart, Lsn, Members, Platform, Region},
+};
 use futures_util::future::BoxFuture;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// What moves this region's database, by `failover.control`. Connects when first used. Must be called
+/// within a Tokio runtime.
+///
+/// # Errors
+/// When the address in the settings is no Postgres URL.
+pub fn of(config: &Config) -> Result<Arc<dyn DatabaseControl>, StorageError> {
+    Ok(match config.failover.control {
+        #[cfg(feature = "cloudnativepg")]
+        Platform::CloudNativePg => {
+            Arc::new(managed::Managed::new(config, cloudnativepg::CloudNativePg::new(config))?)
+        }
+        #[cfg(feature = "rds")]
+        Platform::Rds => Arc::new(managed::Managed::new(config, rds::Rds::new(config))?),
+        #[cfg(feature = "rds")]
+        Platform::Aurora => Arc::new(managed::Managed::new(config, aurora::Aurora::new(config))?),
+        // Of a platform that this build cannot talk to the settings were refused.
+        _ => Arc::new(Postgres::new(config)?),
+    })
+}
 
 /// What went wrong in an act on the instance.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +61,17 @@ pub enum ControlError {
     /// It was asked for, and has not come about in time.
     #[error("{0}")]
     NotYet(String),
+    /// It was asked for, and goes on by itself: ask again.
+    #[error("{0}")]
+    Underway(String),
+    /// Who runs the database could not be asked, or says no.
+    #[error("{platform} does not {what}")]
+    Platform {
+        platform: Platform,
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -37,6 +83,8 @@ pub type Acting<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceRow {
+    /// Who runs it.
+    pub platform: Platform,
     pub in_recovery: bool,
     pub system: String,
     /// Of the log that is being written; unknown on a standby.
@@ -45,7 +93,7 @@ pub struct InstanceRow {
     pub lsn: Lsn,
     pub received: Option<Lsn>,
     pub receiving: bool,
-    /// `primary_conninfo`.
+    /// `primary_conninfo`; with a platform what that calls the database followed. Empty on a primary.
     pub conninfo: String,
     pub read_only: bool,
     /// `synchronous_standby_names`.
@@ -84,10 +132,21 @@ pub struct Beginning {
     pub quorum: bool,
 }
 
+/// How an instance is promoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promotion {
+    /// The old primary was fenced, and this one has all that it had.
+    pub planned: bool,
+    /// Writes that the old primary acknowledged may be lost.
+    pub accepts_loss: bool,
+    /// What the old primary said as it gave its place up.
+    pub token: Option<String>,
+}
+
 /// Whom to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// `primary_conninfo`, with this region's `application_name`.
+    /// `primary_conninfo`, with this region's `application_name`; with a platform what that calls it.
     pub conninfo: String,
     /// This region's slot there.
     pub slot: String,
@@ -102,8 +161,11 @@ pub trait DatabaseControl: Send + Sync + 'static {
     /// then. Gives the position after which there is nothing.
     fn fence(&self, grace: Duration) -> Acting<'_, Lsn>;
     fn unfence(&self) -> Acting<'_, ()>;
-    /// Stops being a standby.
-    fn promote(&self) -> Acting<'_, ()>;
+    /// Gives its place up to another, which is promoted next, and follows that. Fenced before. Gives what
+    /// that one is to be told.
+    fn hand_over<'a>(&'a self, to: &'a Upstream) -> Acting<'a, Option<String>>;
+    /// Stops being a standby. [`ControlError::Underway`] while it takes longer than an order may.
+    fn promote<'a>(&'a self, how: &'a Promotion) -> Acting<'a, ()>;
     /// Writes the epoch's row, which is what makes this instance the cluster's primary, and takes
     /// writes. Gives where it began.
     fn begin<'a>(&'a self, beginning: &'a Beginning) -> Acting<'a, Lsn>;

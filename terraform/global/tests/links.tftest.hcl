@@ -47,7 +47,33 @@ run "links" {
   }
 
   assert {
+    condition     = toset(keys(output.names)) == toset(concat([for region in keys(var.regions) : "${region}.${var.domain}"], ["static.${var.domain}"])) && length(output.internal_names) == length(var.regions)
+    error_message = "A name that another provider of the domain would not know of."
+  }
+
+  assert {
     condition     = toset(keys(aws_cloudwatch_metric_alarm.region)) == toset(keys(var.regions)) && alltrue([for alarm in aws_cloudwatch_metric_alarm.region : alarm.region == "us-east-1"])
     error_message = "A region's loss alarms nobody, or where Route 53 tells nothing."
+  }
+}
+
+run "a_region_on_another_cloud_has_its_internal_name" {
+  command = plan
+
+  variables {
+    elsewhere = { elsewhere = "10.64.0.0/16" }
+    choices = {
+      account_id         = "123456789012"
+      environment        = "test"
+      cost_center        = "test"
+      state_region       = "us-west-2"
+      alarm_emails       = ["on-call@godwit.example"]
+      internal_elsewhere = { elsewhere = ["10.64.0.10", "10.64.1.10"] }
+    }
+  }
+
+  assert {
+    condition     = aws_route53_record.internal_elsewhere["elsewhere"].name == "elsewhere.internal.${var.domain}" && length(aws_route53_record.internal_elsewhere["elsewhere"].records) == 2
+    error_message = "The regions of AWS do not find it."
   }
 }

@@ -2,6 +2,7 @@ resource "aws_s3_bucket" "static" {
   #checkov:skip=CKV_AWS_145:Files that everybody may read; CloudFront would need the right to a key and nobody would be kept out by it.
   #checkov:skip=CKV_AWS_18:CloudFront alone reads here, and who writes is in CloudTrail.
   #checkov:skip=CKV2_AWS_62:Nothing waits for a file.
+  #checkov:skip=CKV_AWS_144:Replicated by aws_s3_bucket_replication_configuration.static, which checkov does not see through the module.
 
   for_each = local.buckets
   region   = each.key
@@ -9,93 +10,28 @@ resource "aws_s3_bucket" "static" {
   tags     = merge(local.tags, { Name = each.value })
 }
 
-resource "aws_s3_bucket_public_access_block" "static" {
-  for_each                = local.buckets
-  region                  = each.key
-  bucket                  = aws_s3_bucket.static[each.key].id
-  block_public_acls       = true
-  block_public_policy     = true
-  ignore_public_acls      = true
-  restrict_public_buckets = true
-}
-
-resource "aws_s3_bucket_ownership_controls" "static" {
+module "static" {
+  source   = "../bucket"
   for_each = local.buckets
   region   = each.key
   bucket   = aws_s3_bucket.static[each.key].id
-
-  rule {
-    object_ownership = "BucketOwnerEnforced"
-  }
-}
-
-# A release that was bad is put back by its versions.
-resource "aws_s3_bucket_versioning" "static" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.static[each.key].id
-
-  versioning_configuration {
-    status = "Enabled"
-  }
-}
-
-resource "aws_s3_bucket_lifecycle_configuration" "static" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.static[each.key].id
-
-  rule {
-    id     = "old-versions"
-    status = "Enabled"
-    filter {}
-
-    noncurrent_version_expiration {
-      noncurrent_days = 90
-    }
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
-
-  depends_on = [aws_s3_bucket_versioning.static]
-}
-
-resource "aws_s3_bucket_policy" "static" {
-  for_each = local.buckets
-  region   = each.key
-  bucket   = aws_s3_bucket.static[each.key].id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [
-      {
-        Sid       = "CloudFrontReads"
-        Effect    = "Allow"
-        Action    = "s3:GetObject"
-        Principal = { Service = "cloudfront.amazonaws.com" }
-        Resource  = "arn:aws:s3:::${each.value}/*"
-        Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.this.arn } }
-      },
-      {
-        Sid       = "OnlyByTls"
-        Effect    = "Deny"
-        Action    = "s3:*"
-        Principal = "*"
-        Resource  = ["arn:aws:s3:::${each.value}", "arn:aws:s3:::${each.value}/*"]
-        Condition = { Bool = { "aws:SecureTransport" = "false" } }
-      },
-    ]
-  })
-
-  depends_on = [aws_s3_bucket_public_access_block.static]
+  # A release that was bad is put back by its versions.
+  versions = { days = 90 }
+  statements = [{
+    Sid       = "CloudFrontReads"
+    Effect    = "Allow"
+    Action    = "s3:GetObject"
+    Principal = { Service = "cloudfront.amazonaws.com" }
+    Resource  = "arn:aws:s3:::${each.value}/*"
+    Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.this.arn } }
+  }]
 }
 
 # Both ways: a release goes to whichever region is there.
 resource "aws_s3_bucket_replication_configuration" "static" {
   for_each = local.buckets
   region   = each.key
-  bucket   = aws_s3_bucket.static[each.key].id
+  bucket   = module.static[each.key].versioned
   role     = aws_iam_role.replication.arn
 
   rule {
@@ -108,11 +44,9 @@ resource "aws_s3_bucket_replication_configuration" "static" {
     }
 
     destination {
-      bucket = aws_s3_bucket.static[local.other[each.key]].arn
+      bucket = "arn:aws:s3:::${module.static[local.other[each.key]].versioned}"
     }
   }
-
-  depends_on = [aws_s3_bucket_versioning.static]
 }
 
 resource "aws_iam_role" "replication" {

@@ -2,7 +2,8 @@
 # behind this unless paths are named: Godwit would take CloudFront's addresses for its clients', and count all of them
 # as a few.
 #
-# What is below /assets/ has its digest in its name and never changes: kept for a year. All else is asked for anew each time, so
+# What is below /assets/ has its digest in its name and never changes: kept for a year. That it is missing does change, with the
+# next release or once the other bucket's copy has come: an error is asked for anew. All else is asked for anew each time, so
 # a release is seen at once. README.md tells when an invalidation is needed all the same.
 
 locals {
@@ -99,7 +100,21 @@ resource "aws_cloudfront_distribution" "this" {
     cached_methods             = ["GET", "HEAD"]
     compress                   = true
     cache_policy_id            = data.aws_cloudfront_cache_policy.optimized.id
-    response_headers_policy_id = aws_cloudfront_response_headers_policy.this["immutable"].id
+    response_headers_policy_id = aws_cloudfront_response_headers_policy.this["assets"].id
+
+    function_association {
+      event_type   = "viewer-response"
+      function_arn = aws_cloudfront_function.immutable.arn
+    }
+  }
+
+  # What CloudFront keeps of an error itself: 403 is how S3 says that there is nothing.
+  dynamic "custom_error_response" {
+    for_each = toset([403, 404, 500, 502, 503, 504])
+    content {
+      error_code            = custom_error_response.value
+      error_caching_min_ttl = 1
+    }
   }
 
   dynamic "origin" {
@@ -141,20 +156,29 @@ resource "aws_cloudfront_origin_access_control" "this" {
   signing_protocol                  = "sigv4"
 }
 
+# A policy of headers would say the same of an error, and a browser that had asked too early would keep that for a year.
+resource "aws_cloudfront_function" "immutable" {
+  name    = "godwit-static-immutable"
+  comment = "What is below /assets/ and is there is kept for a year."
+  runtime = "cloudfront-js-2.0"
+  publish = true
+  code    = file("${path.module}/immutable.js")
+}
+
 resource "aws_cloudfront_response_headers_policy" "this" {
   #checkov:skip=CKV_AWS_259:A year, without preload: that is a list kept by browsers, from which a domain comes off slowly, and its owner's choice.
 
-  for_each = {
-    immutable = "public, max-age=31536000, immutable"
-    fresh     = "no-cache"
-  }
-  name = "godwit-static-${each.key}"
+  for_each = { assets = [], fresh = ["no-cache"] }
+  name     = "godwit-static-${each.key}"
 
-  custom_headers_config {
-    items {
-      header   = "Cache-Control"
-      value    = each.value
-      override = true
+  dynamic "custom_headers_config" {
+    for_each = each.value
+    content {
+      items {
+        header   = "Cache-Control"
+        value    = custom_headers_config.value
+        override = true
+      }
     }
   }
 

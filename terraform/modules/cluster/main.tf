@@ -93,12 +93,14 @@ resource "aws_eks_access_policy_association" "administrators" {
   depends_on = [aws_eks_access_entry.administrators]
 }
 
-# What ships releases changes nothing outside the namespace.
+# What ships releases changes nothing outside the namespace. AWS' policy knows Kubernetes' own kinds; to the others that a release is
+# made of, the group has the role of rights.tf.
 resource "aws_eks_access_entry" "deployers" {
-  for_each      = var.deployers
-  cluster_name  = aws_eks_cluster.this.name
-  principal_arn = each.value
-  tags          = local.tags
+  for_each          = var.deployers
+  cluster_name      = aws_eks_cluster.this.name
+  principal_arn     = each.value
+  kubernetes_groups = [local.release_group]
+  tags              = local.tags
 }
 
 resource "aws_eks_access_policy_association" "deployers" {

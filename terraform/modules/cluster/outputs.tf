@@ -8,13 +8,19 @@ output "pods_security_group_id" {
 }
 
 output "balancers" {
-  description = "The balancers, for alarms: CloudWatch's name of each and of its target group."
+  description = "The balancers, for alarms: CloudWatch's name of each and of its target group, and whether it may have nobody behind it."
   value = {
     for name, balancer in aws_lb.this : name => {
-      balancer = balancer.arn_suffix
-      targets  = aws_lb_target_group.this[name].arn_suffix
+      balancer  = balancer.arn_suffix
+      targets   = aws_lb_target_group.this[name].arn_suffix
+      may_empty = name == "canary"
     }
   }
+}
+
+output "internal_from" {
+  description = "Whom the internal balancer lets in: networks by region."
+  value       = { for key, rule in aws_vpc_security_group_ingress_rule.balancer : split("/", key)[1] => rule.cidr_ipv4 if startswith(key, "internal/") }
 }
 
 locals {

@@ -42,7 +42,7 @@ locals {
         Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${var.region}.amazonaws.com" } }
       },
     ]
-    # Godwit itself: what it moves its own region's database with.
+    # Godwit itself: what it moves its own region's database with, and no more (modules/database, outputs).
     godwit = var.database_statements
   }
 
@@ -68,7 +68,8 @@ resource "aws_iam_role_policy_attachment" "pod" {
 }
 
 resource "aws_iam_role_policy" "pod" {
-  for_each = local.own
+  # Godwit has none where it moves its database without AWS.
+  for_each = { for name, statements in local.own : name => statements if length(statements) > 0 }
   name     = "own"
   role     = aws_iam_role.pod[each.key].id
   policy   = jsonencode({ Version = "2012-10-17", Statement = each.value })

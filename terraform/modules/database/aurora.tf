@@ -6,10 +6,11 @@ resource "aws_rds_cluster" "global" {
   #checkov:skip=CKV2_AWS_27:Slow statements are logged (parameters.tf). All of a kind are not: among those of definition are passwords.
 
   count              = local.aurora ? 1 : 0
-  cluster_identifier = "godwit-${var.region}"
+  cluster_identifier = local.cluster[var.region]
 
-  global_cluster_identifier  = "godwit"
-  engine                     = "aurora-postgresql"
+  global_cluster_identifier = local.global_cluster
+  engine                    = "aurora-postgresql"
+  # A cluster that joins runs what the global cluster runs, to the minor version; from then on that upgrades its members.
   engine_version             = var.global.engine_version
   database_name              = local.primary ? local.database : null
   master_username            = local.primary ? local.owner : null
@@ -45,7 +46,6 @@ resource "aws_rds_cluster" "global" {
       # What a switchover or a failover changes.
       global_cluster_identifier, replication_source_identifier, source_region,
       database_name, master_username, master_password_wo, master_password_wo_version,
-      # The global cluster upgrades its members.
       engine_version,
       cluster_identifier, final_snapshot_identifier, kms_key_id, storage_encrypted, db_subnet_group_name,
       snapshot_identifier, availability_zones,

@@ -15,9 +15,15 @@ locals {
   identifier = { for region in keys(var.regions) : region => {
     for generation in var.regions[region].generations : generation => "godwit-${region}-${generation}"
   } }
-  current = max([for generation in var.regions[var.region].generations : tonumber(generation)]...)
+  current = { for region, one in var.regions : region => max([for generation in one.generations : tonumber(generation)]...) }
+  # What is moved: an instance of its newest generation, or a member of the global cluster.
+  instance_arns = { for region, generation in local.current : region => "arn:aws:rds:${region}:${var.account_id}:db:godwit-${region}-${generation}" }
+  cluster_arns  = { for region in keys(var.regions) : region => "arn:aws:rds:${region}:${var.account_id}:cluster:${local.cluster[region]}" }
+  cluster       = { for region in keys(var.regions) : region => "godwit-${region}" }
+  # terraform/foundation makes it.
+  global_cluster = "godwit"
   # The instance that a new replica is made of.
-  source = "arn:aws:rds:${var.primary_region}:${var.account_id}:db:godwit-${var.primary_region}-${max([for generation in var.regions[var.primary_region].generations : tonumber(generation)]...)}"
+  source = local.instance_arns[var.primary_region]
 }
 
 # Encrypts everything the databases keep, backups too: without it they are noise.

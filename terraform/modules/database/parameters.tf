@@ -85,7 +85,7 @@ resource "aws_db_parameter_group" "regional" {
 resource "aws_rds_cluster_parameter_group" "global" {
   count       = local.aurora ? 1 : 0
   name_prefix = "godwit-${var.region}-global-"
-  family      = "aurora-postgresql${var.global.engine_version}"
+  family      = "aurora-postgresql${split(".", var.global.engine_version)[0]}"
   description = "Godwit's global database: the same in every region."
   tags        = local.tags
 

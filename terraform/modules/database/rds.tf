@@ -4,6 +4,11 @@
 # promotion it is replaced, by adding a generation (README.md, "After a promotion"). Both are there until a
 # person has removed the old one.
 
+# What is there, whether or not a state knows of it.
+data "aws_db_instances" "here" {
+  count = local.rds ? 1 : 0
+}
+
 resource "aws_db_instance" "global" {
   for_each   = local.rds ? local.identifier[var.region] : {}
   identifier = each.value
@@ -57,6 +62,17 @@ resource "aws_db_instance" "global" {
 
   lifecycle {
     prevent_destroy = true
+
+    # In the primary's region what is made follows nobody and is empty. That is wanted once, for the first; later an empty
+    # database beside the primary, or in its place, would be taken for it.
+    precondition {
+      condition = (
+        !local.primary || contains(data.aws_db_instances.here[0].instance_identifiers, each.value) ||
+        (each.key == "1" && length(local.identifier[var.region]) == 1 && var.owner_password != null)
+      )
+      error_message = "${each.value} is not there, and in the primary's region it would be made empty. A generation is added where a replica is to be (terraform/README.md, \"After a promotion\"); the first database of all is made with TF_VAR_owner_password."
+    }
+
     ignore_changes = [
       # What a promotion changes, and what follows from it here. Removing the source would promote, changing it or
       # the rest would replace.

@@ -45,8 +45,8 @@ variable "global" {
   }
 
   validation {
-    condition     = var.global.engine == "aurora" || can(regex("^[0-9]+$", var.global.engine_version))
-    error_message = "On RDS name the major version alone: minor ones come by themselves."
+    condition     = can(regex(var.global.engine == "aurora" ? "^[0-9]+[.][0-9]+$" : "^[0-9]+$", var.global.engine_version))
+    error_message = "On RDS name the major version alone: minor ones come by themselves. On Aurora name the version that the global cluster runs, as 16.6."
   }
 
   validation {

@@ -77,61 +77,25 @@ resource "aws_s3_bucket" "drain" {
   }
 }
 
-resource "aws_s3_bucket_public_access_block" "drain" {
-  for_each = local.keeper
-  region   = each.value
-  bucket   = aws_s3_bucket.drain[each.key].id
-  # A policy that names source addresses is not public in S3's sense: all four hold.
-  block_public_acls       = true
-  block_public_policy     = true
-  ignore_public_acls      = true
-  restrict_public_buckets = true
-}
-
-resource "aws_s3_bucket_ownership_controls" "drain" {
-  for_each = local.keeper
-  region   = each.value
-  bucket   = aws_s3_bucket.drain[each.key].id
-
-  rule {
-    object_ownership = "BucketOwnerEnforced"
-  }
-}
-
 data "aws_ip_ranges" "checkers" {
   services = ["route53_healthchecks"]
 }
 
-# Route 53's checkers cannot sign: they are let in by where they come from, and see one object.
-resource "aws_s3_bucket_policy" "drain" {
-  #checkov:skip=CKV_AWS_70:The checkers cannot sign: they are let in by their published addresses, to one empty object.
-
+# Route 53's checkers cannot sign: they are let in by where they come from, and see one object. A policy that names source
+# addresses is not public in S3's sense.
+module "drain" {
+  source   = "../bucket"
   for_each = local.keeper
   region   = each.value
   bucket   = aws_s3_bucket.drain[each.key].id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [
-      {
-        Sid       = "CheckersLook"
-        Effect    = "Allow"
-        Action    = "s3:GetObject"
-        Principal = "*"
-        Resource  = "arn:aws:s3:::${local.bucket[each.key]}/drained"
-        Condition = { IpAddress = { "aws:SourceIp" = data.aws_ip_ranges.checkers.cidr_blocks } }
-      },
-      {
-        Sid       = "OnlyByTls"
-        Effect    = "Deny"
-        Action    = "s3:*"
-        Principal = "*"
-        Resource  = ["arn:aws:s3:::${local.bucket[each.key]}", "arn:aws:s3:::${local.bucket[each.key]}/*"]
-        Condition = { Bool = { "aws:SecureTransport" = "false" } }
-      },
-    ]
-  })
-
-  depends_on = [aws_s3_bucket_public_access_block.drain]
+  statements = [{
+    Sid       = "CheckersLook"
+    Effect    = "Allow"
+    Action    = "s3:GetObject"
+    Principal = "*"
+    Resource  = "arn:aws:s3:::${local.bucket[each.key]}/drained"
+    Condition = { IpAddress = { "aws:SourceIp" = data.aws_ip_ranges.checkers.cidr_blocks } }
+  }]
 }
 
 # For the people on call: raise and lower a flag, and nothing else.

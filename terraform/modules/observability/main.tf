@@ -9,7 +9,7 @@ locals {
       about      = "The processor is busy: a replica would fall behind.", namespace = "AWS/RDS", metric = "CPUUtilization"
       dimensions = { DBInstanceIdentifier = name }, statistic = "Average", threshold = 80, over = true, minutes = 15
     } },
-    { for name in var.databases : "${name}-storage" => {
+    { for name in var.disks : "${name}-storage" => {
       about      = "The disk fills: a slot may be kept for a replica that is away.", namespace = "AWS/RDS", metric = "FreeStorageSpace"
       dimensions = { DBInstanceIdentifier = name }, statistic = "Minimum", threshold = 10 * 1024 * 1024 * 1024, over = false, minutes = 5
     } },
@@ -17,14 +17,15 @@ locals {
       about      = "Little memory is left.", namespace = "AWS/RDS", metric = "FreeableMemory"
       dimensions = { DBInstanceIdentifier = name }, statistic = "Minimum", threshold = 256 * 1024 * 1024, over = false, minutes = 15
     } },
-    # On RDS alone: an instance that is a primary, or one of Aurora, has no such metric and is left alone.
+    # These two are the exception: a primary has no lag to tell of, and a replica no slot. Which of them an instance is, is
+    # not known here. That a replica streams at all is the chart's to watch (GodwitLagUnknown).
     { for name in var.replicating : "${name}-lag" => {
       about      = "The replica is a minute behind: what it lacks would be lost with the primary.", namespace = "AWS/RDS", metric = "ReplicaLag"
-      dimensions = { DBInstanceIdentifier = name }, statistic = "Maximum", threshold = 60, over = true, minutes = 5
+      dimensions = { DBInstanceIdentifier = name }, statistic = "Maximum", threshold = 60, over = true, minutes = 5, missing = "notBreaching"
     } },
     { for name in var.replicating : "${name}-slot" => {
       about      = "The primary keeps log for a replica that does not fetch it.", namespace = "AWS/RDS", metric = "OldestReplicationSlotLag"
-      dimensions = { DBInstanceIdentifier = name }, statistic = "Maximum", threshold = var.slot_wal_keep_mib * 1024 * 1024 / 2, over = true, minutes = 5
+      dimensions = { DBInstanceIdentifier = name }, statistic = "Maximum", threshold = var.slot_wal_keep_mib * 1024 * 1024 / 2, over = true, minutes = 5, missing = "notBreaching"
     } },
     { for name in var.caches : "${name}-memory" => {
       about      = "Redis is nearly full, and evicts nothing: sign-ins would be refused.", namespace = "AWS/ElastiCache", metric = "DatabaseMemoryUsagePercentage"
@@ -33,7 +34,13 @@ locals {
     { for name, balancer in var.balancers : "${var.name}-${name}-unhealthy" => {
       about      = "Pods behind the ${name} balancer do not answer.", namespace = "AWS/NetworkELB", metric = "UnHealthyHostCount"
       dimensions = { LoadBalancer = balancer.balancer, TargetGroup = balancer.targets }, statistic = "Maximum", threshold = 0, over = true, minutes = 10
+      missing    = "notBreaching"
     } },
+    # Nobody behind it is nobody unhealthy: that is this one's to tell.
+    { for name, balancer in var.balancers : "${var.name}-${name}-nobody" => {
+      about      = "Nobody behind the ${name} balancer answers.", namespace = "AWS/NetworkELB", metric = "HealthyHostCount"
+      dimensions = { LoadBalancer = balancer.balancer, TargetGroup = balancer.targets }, statistic = "Maximum", threshold = 1, over = false, minutes = 3
+    } if !balancer.may_empty },
   )
 }
 
@@ -78,8 +85,8 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   period              = 60
   evaluation_periods  = each.value.minutes
   datapoints_to_alarm = each.value.minutes
-  # What has no such metric, as a primary has no lag, is in no trouble.
-  treat_missing_data = "notBreaching"
+  # What says nothing any more is in trouble, unless it is said above why it may be silent.
+  treat_missing_data = lookup(each.value, "missing", "breaching")
   alarm_actions      = [aws_sns_topic.alarms.arn]
   ok_actions         = [aws_sns_topic.alarms.arn]
   tags               = local.tags

@@ -28,6 +28,11 @@ variable "replicating" {
   type        = set(string)
 }
 
+variable "disks" {
+  description = "Those of them with a disk of their own: all but Aurora's, which tell of none."
+  type        = set(string)
+}
+
 variable "slot_wal_keep_mib" {
   description = "What the primary keeps for a replica that is away."
   type        = number
@@ -39,8 +44,8 @@ variable "caches" {
 }
 
 variable "balancers" {
-  description = "The region's balancers, as CloudWatch names them."
-  type        = map(object({ balancer = string, targets = string }))
+  description = "The region's balancers, as CloudWatch names them, and whether it is well that nobody is behind one."
+  type        = map(object({ balancer = string, targets = string, may_empty = bool }))
 }
 
 variable "key_arn" {

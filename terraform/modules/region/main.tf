@@ -8,7 +8,8 @@ locals {
   day   = element(["mon", "tue", "wed", "thu", "sat", "sun"], local.index)
 
   # Two networks overlap if the shorter prefix of the two makes them one.
-  networks = [for name in local.order : { name = name, cidr = var.regions[name].network }]
+  all      = merge({ for name, region in var.regions : name => region.network }, var.elsewhere)
+  networks = [for name, cidr in local.all : { name = name, cidr = cidr }]
   overlaps = flatten([
     for i, one in local.networks : [
       for j, other in local.networks : "${one.name} and ${other.name}" if i < j && (
@@ -100,7 +101,7 @@ module "cluster" {
   namespace           = "godwit"
   service_account     = "godwit"
   ports               = { public = 8081, internal = 9081 }
-  networks            = { for name, region in var.regions : name => region.network }
+  networks            = local.all
   database_statements = module.database.statements
   certificate_arn     = data.aws_acm_certificate.this.arn
   key_arn             = aws_kms_key.region.arn
@@ -149,6 +150,7 @@ module "observability" {
   emails            = var.choices.alarm_emails
   databases         = concat(module.database.instances.global, module.database.instances.regional)
   replicating       = var.choices.database.global.engine == "rds" ? module.database.instances.global : []
+  disks             = concat(var.choices.database.global.engine == "rds" ? module.database.instances.global : [], module.database.instances.regional)
   slot_wal_keep_mib = var.choices.database.global.slot_wal_keep_mib
   caches            = ["${local.name}-001"]
   balancers         = module.cluster.balancers

@@ -8,13 +8,25 @@ output "target_group_bindings" {
   value       = module.cluster.target_group_bindings
 }
 
+output "release_rights" {
+  description = "For `kubectl apply` by an administrator, before the first release."
+  value       = module.cluster.release_rights
+}
+
 output "settings" {
-  description = "What Godwit's settings of this region name."
+  description = "What Godwit's settings of this region name: addresses; and where Godwit moves the primary by AWS' API, regions.NAME.database of each region, and with Aurora failover.global_database."
   value = {
     global_database   = module.database.address
     regional_database = module.database.regional_address
     redis             = module.cache.address
+    databases         = module.database.databases
+    global_cluster    = module.database.global_cluster
   }
+}
+
+output "backup_copy" {
+  description = "Where the copies of this region's backups are, for the day it is lost: a vault of another region."
+  value       = module.database.backup_copy
 }
 
 output "regional_secret_arn" {

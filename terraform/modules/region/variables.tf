@@ -18,6 +18,12 @@ variable "regions" {
   type        = map(object({ network = string, generations = set(string) }))
 }
 
+variable "elsewhere" {
+  description = "The network of each region that is on another cloud. It reaches the internal listener, by a way that is not built here."
+  type        = map(string)
+  default     = {}
+}
+
 variable "tags" {
   description = "What the provider tags all with."
   type        = map(string)

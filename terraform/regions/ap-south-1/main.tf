@@ -24,6 +24,11 @@ provider "aws" {
   default_tags {
     tags = local.tags
   }
+
+  # Godwit's own notes on the database that it promotes.
+  ignore_tags {
+    key_prefixes = ["godwit:"]
+  }
 }
 
 locals {
@@ -42,6 +47,7 @@ module "region" {
   domain         = var.domain
   primary_region = var.primary_region
   regions        = var.regions
+  elsewhere      = var.elsewhere
   choices        = var.choices
   owner_password = var.owner_password
   tags           = local.tags
@@ -62,6 +68,11 @@ variable "primary_region" {
 variable "regions" {
   description = "Every region."
   type        = any
+}
+
+variable "elsewhere" {
+  description = "The networks of regions on other clouds."
+  type        = map(string)
 }
 
 # terraform.tfvars

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Connection as _;
 use std::time::Duration;
 
@@ -174,4 +174,54 @@ pub async fn a_primary_told_to_end_takes_nothing_new_from_its_peers() -> anyhow:
         gone(cluster, US).await
     })
     .await
+}
+
+/// Peers keep their connections for as long as they can; nothing is under way on them.
+pub async fn a_process_with_nothing_under_way_ends_soon() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let edge = Edge::start(&cluster, &[("GODWIT__SERVER__DRAIN_SECONDS_MAX", "60")]).await?;
+    let mut caller = edge.caller(&cluster)?;
+    caller.create(EDGE, "drained", &json!({})).await?.wants(201)?;
+    let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+    peer.get(format!("{}/internal/v1/topology", edge.internal)).send().await?.error_for_status()?;
+    let told_at = now();
+    edge.tell_to_end()?;
+    edge.ended().await?;
+    ensure!(since(told_at) < GONE, "ended after {:?}", since(told_at));
+    Ok(())
+}
+
+/// So that they go to another, where there is one, and none of them meets a closed door.
+pub async fn peers_that_come_anew_are_told_of_the_end() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let settings = [&QUIET[..], &[("GODWIT__SERVER__DRAIN_SECONDS_MAX", "60")]].concat();
+    let edge = Edge::start(&cluster, &settings).await?;
+    let http = client::http()?;
+    let mut caller = edge.caller(&cluster)?;
+    let told = async |path: &str| {
+        let peer = reqwest::Client::builder().http2_prior_knowledge().build()?;
+        anyhow::Ok(peer.get(format!("{}{path}", edge.internal)).send().await?)
+    };
+    let report = async || anyhow::Ok(told("/internal/v1/topology").await?.json::<Value>().await?);
+    ensure!(report().await?["ending"] == false);
+    edge.wire.hold(Direction::Response, true);
+    let ask = caller.ask(EDGE, Method::GET, "/v1/collections/drained/items");
+    let asking = ask.header("godwit-consistency", "strong").send();
+    let ending = async {
+        under_way(&http, &edge.ops, 1).await?;
+        edge.tell_to_end()?;
+        not_ready(&http, &edge.ops).await?;
+        ensure!(report().await?["ending"] == true);
+        let refused = told("/v1/collections/drained/items").await?;
+        ensure!(
+            refused.status() == 421 && refused.headers().contains_key("godwit-ending"),
+            "{refused:?}"
+        );
+        edge.wire.hold(Direction::Response, false);
+        anyhow::Ok(())
+    };
+    let (answer, ended) = tokio::join!(asking, ending);
+    ended?;
+    answer?.wants(200)?;
+    edge.ended().await
 }

@@ -87,6 +87,8 @@ pub fn trials() -> Vec<Trial> {
             a_read_that_waits_when_the_end_is_told_is_still_answered_here,
             all_listeners_together_take_the_time_of_one,
             a_primary_told_to_end_takes_nothing_new_from_its_peers,
+            a_process_with_nothing_under_way_ends_soon,
+            peers_that_come_anew_are_told_of_the_end,
         }
         run positions::{a_promoted_replica_comes_to_what_it_writes}
         run_alone positions::{

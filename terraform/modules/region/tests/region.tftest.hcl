@@ -45,6 +45,29 @@ run "built" {
   }
 }
 
+run "a_region_on_another_cloud_is_let_in" {
+  command = plan
+
+  variables {
+    elsewhere = { elsewhere = "10.64.0.0/16" }
+  }
+
+  assert {
+    condition     = toset(keys(module.cluster.internal_from)) == toset(["us-east-1", "eu-west-1", "elsewhere"])
+    error_message = "A region does not reach the internal listener."
+  }
+}
+
+run "its_network_may_not_overlap_either" {
+  command = plan
+
+  variables {
+    elsewhere = { elsewhere = "10.32.128.0/17" }
+  }
+
+  expect_failures = [aws_kms_key.region]
+}
+
 run "networks_that_overlap_are_refused" {
   command = plan
 
