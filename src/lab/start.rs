@@ -131,8 +131,8 @@ async fn start_api(lab: &Inner, region: &Region, part: Part) -> anyhow::Result<(
     let child = lab.launch(region, part, command)?;
     // Without a database it serves nobody; what is ordered of it, it does all the same.
     let database = lab.answers_for(region, Part::Postgres);
-    let port = if database { listeners.public } else { listeners.ops };
-    child.until("answer", PATIENCE, || api::get(local(port), "/api/health/liveness")).await?;
+    let at = local(if database { listeners.public } else { listeners.ops });
+    child.until("answer", PATIENCE, || api::get(at, "/api/health/liveness")).await?;
     Ok(())
 }
 
