@@ -30,9 +30,10 @@ use crate::{
         lease::{Granting, Grantor, RenewalLoop},
         note::NoteLoop,
         position::PositionLoop,
-        probe::{Asker, Connect, peer_client},
+        probe::{Asker, Connect, peer_client_with},
         schema::{SchemaLoop, SchemaWatch},
         seal::Sealer,
+        tls::{CertificateLoop, Certificates},
         watcher::{Heard, WatcherLoop},
     },
     vocab::{
@@ -85,9 +86,11 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let answers = RegionAnswers::new(&config, grantor.clone(), known, Arc::clone(&control), clerk);
     let limiter = Limiter::new(&config.limits, redis.clone(), clock.clone());
     let limiter = Arc::new(limiter.telling(config.peers().map(|(peer, _)| peer.clone())));
-    let forwarder = Arc::new(Forwarder::new(&config, &metrics).context("peers")?);
+    let certificates = Certificates::load(&config).context("certificates")?;
+    let connect = connect(&config, &certificates);
+    let forwarder = Arc::new(Forwarder::new(&config, &connect, &metrics).context("peers")?);
     let sealer = Sealer::new(&config.cluster);
-    let peers = Arc::new(askers(&config, &sealer)?);
+    let peers = Arc::new(askers(&config, &connect, &sealer)?);
     let registrar = Registrar::new(
         global.clone(),
         topology.clone(),
@@ -107,6 +110,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
         sessions: Sessions::new(&config, redis.clone(), Arc::clone(&metrics)),
         registrar,
         peers,
+        certificates,
         answers: Arc::new(answers),
         draining: lifecycle.draining().clone(),
         serves: AtomicBool::new(false),
@@ -230,8 +234,14 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     app.loops.start(ForgetLoop::schedule(), Activator::new(), move || {
         ForgetLoop::new(Arc::clone(&limiter))
     });
+    for tls in app.certificates.each() {
+        let tls = Arc::clone(tls);
+        app.loops.start(CertificateLoop::schedule(), Activator::new(), move || {
+            CertificateLoop::new(Arc::clone(&tls))
+        });
+    }
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
-    let connect = connect(config);
+    let connect = connect(config, &app.certificates);
     let client = connect()?;
     for (peer, asker) in app.peers.iter() {
         tell(app, asker);
@@ -301,18 +311,21 @@ impl queue::Heard for SessionEar {
 }
 
 /// How the other regions' internal listeners are connected to.
-fn connect(config: &Config) -> Connect {
-    let (routing, tls) = (config.routing.clone(), config.cluster.peer_tls.clone());
-    Arc::new(move || peer_client(&routing, tls.as_ref()))
+fn connect(config: &Config, certificates: &Certificates) -> Connect {
+    let (routing, tls) = (config.routing.clone(), certificates.peer.clone());
+    Arc::new(move || peer_client_with(&routing, tls.as_ref()))
 }
 
 /// The other regions' internal listeners.
-fn askers(config: &Config, sealer: &Sealer) -> anyhow::Result<BTreeMap<Region, Asker>> {
-    let connect = connect(config);
+fn askers(
+    config: &Config,
+    connect: &Connect,
+    sealer: &Sealer,
+) -> anyhow::Result<BTreeMap<Region, Asker>> {
     let client = connect()?;
     let asker = |(peer, facts): (&Region, &RegionConfig)| {
         let asker = Asker::new(client.clone(), sealer.clone(), peer.clone(), &facts.internal_url);
-        (peer.clone(), asker.of_any(Arc::clone(&connect)))
+        (peer.clone(), asker.of_any(Arc::clone(connect)))
     };
     Ok(config.peers().map(asker).collect())
 }
@@ -323,7 +336,7 @@ fn take_over(app: &Arc<App>) -> anyhow::Result<()> {
     if !config.failover.automatic {
         return Ok(());
     }
-    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let client = connect(config, &app.certificates)()?;
     let listeners = config.regions.iter();
     let listeners = listeners.map(|(region, at)| (region.clone(), at.internal_url.clone()));
     let cluster = Arc::new(Cluster::new(client, app.sealer.clone(), listeners));

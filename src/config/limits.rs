@@ -1,6 +1,6 @@
 //! `[limits]`: token buckets, shared by a region's processes through Redis.
 
-use super::{ConfigError, positive};
+use super::{Cidr, ConfigError, positive};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ pub struct LimitsConfig {
     /// Per user, for sessions that they begin and for their own password where they show it to change it: who has
     /// somebody's session must not guess it, and nobody needs so many sessions.
     pub person: SlowBucket,
-    /// Proxies whose `X-Forwarded-For` is believed, as addresses. Empty: the peer address counts.
+    /// Proxies whose `X-Forwarded-For` is believed, as addresses or networks (`10.0.0.0/8`). Of a network
+    /// anybody in it is believed: name one that only proxies connect from. Empty: the peer address counts.
     #[serde(deserialize_with = "super::list")]
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    pub trusted_proxies: Vec<Cidr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]

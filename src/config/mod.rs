@@ -4,6 +4,7 @@
 //! start. This room alone reads the environment.
 
 pub mod broken;
+mod cidr;
 mod cluster;
 mod database;
 mod failover;
@@ -20,6 +21,7 @@ mod session;
 mod telemetry;
 mod topology;
 
+pub use cidr::Cidr;
 pub use cluster::{ClusterConfig, EnvelopeKey, PeerTls, RegionConfig};
 pub use database::DatabaseConfig;
 pub use failover::{Durability, FailoverConfig};
@@ -382,9 +384,12 @@ mod tests {
         assert_eq!(config.server.workers, 3);
         assert!((config.telemetry.sample_ratio - 0.25).abs() < f64::EPSILON);
         assert_eq!(config.limits.credential, Bucket { per_second: 7, burst: 9 });
-        let proxies: [std::net::IpAddr; 2] = ["10.0.0.1", "::1"].map(|text| text.parse().unwrap());
+        let proxies: [Cidr; 2] = ["10.0.0.1", "::1"].map(|text| text.parse().unwrap());
         assert_eq!(config.limits.trusted_proxies, proxies);
 
+        let networks = load(MINIMAL, &[("GODWIT__LIMITS__TRUSTED_PROXIES", "10.0.0.0/8")]);
+        let networks = networks.unwrap().limits.trusted_proxies;
+        assert!(networks[0].contains("10.9.9.9".parse().unwrap()));
         let listed = format!("{MINIMAL}\n[limits]\ntrusted_proxies = [\"10.0.0.1\", \"::1\"]");
         assert_eq!(load(&listed, &[]).unwrap().limits.trusted_proxies, proxies);
         let emptied = load(&listed, &[("GODWIT__LIMITS__TRUSTED_PROXIES", "")]).unwrap();

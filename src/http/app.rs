@@ -11,6 +11,7 @@ use crate::{
     telemetry::{Telemetry, metrics::Metrics},
     topology::{
         PrimaryAt, Topology, ask::Answers, probe::Asker, schema::SchemaWatch, seal::Sealer,
+        tls::Certificates,
     },
     vocab::{Op, OpKind, Region, SharedClock, SharedRng},
 };
@@ -43,6 +44,7 @@ pub struct App {
     pub registrar: Registrar,
     /// The other regions, to be asked.
     pub peers: Arc<BTreeMap<Region, Asker>>,
+    pub certificates: Certificates,
     pub passwords: Passwords,
     pub limiter: Arc<Limiter>,
     pub metrics: Arc<Metrics>,

@@ -3,7 +3,8 @@
 use super::app::App;
 use crate::{
     routing::breaker::BreakerState,
-    telemetry::metrics::{Breaker, Pool, Role as RoleLabel},
+    storage::migrate::SchemaStanding,
+    telemetry::metrics::{Breaker, Pool, Role as RoleLabel, Schema},
     topology::Role,
 };
 use actix_web::{HttpResponse, web::Data};
@@ -32,13 +33,22 @@ fn refresh(app: &App) {
     let left = snapshot.lease.map(|lease| lease.until.saturating_duration_since(now));
     app.metrics.set_lease(left.unwrap_or_default());
     app.metrics.set_quarantined(snapshot.quarantine().is_some());
+    for tls in app.certificates.each() {
+        app.metrics.set_certificate(tls.certificate, tls.ends_at());
+    }
+    app.metrics.set_schema(match app.schema.look() {
+        Some(SchemaStanding::Current) => Schema::Current,
+        Some(SchemaStanding::Newer) => Schema::Newer,
+        Some(SchemaStanding::Old { .. }) => Schema::Old,
+        None => Schema::Unknown,
+    });
     for pool in app.global.pools() {
         let label = match pool.pool {
             "write" => Pool::Write,
             "read" => Pool::Read,
             _ => Pool::Watch,
         };
-        app.metrics.set_pool(label, pool.idle.into(), pool.used.into());
+        app.metrics.set_pool(label, pool.idle.into(), pool.used.into(), pool.max.into());
     }
     for (region, peer) in &snapshot.peers {
         let metrics = app.metrics.peer(region);

@@ -14,7 +14,7 @@ pub mod sign_in;
 pub mod tell;
 
 use crate::{
-    config::{LimitsConfig, Rate},
+    config::{Cidr, LimitsConfig, Rate},
     storage::{
         StorageError,
         redis::{
@@ -378,7 +378,7 @@ impl fmt::Display for Subject {
 
 /// The address that a request comes from.
 #[must_use]
-pub fn address_of(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
+pub fn address_of(request: &HttpRequest, trusted: &[Cidr]) -> Option<IpAddr> {
     // All its lines: a proxy may add its own below what the client wrote.
     let forwarded_for = super::headers::joined(request.headers(), &header::X_FORWARDED_FOR);
     let forwarded_for = forwarded_for.as_deref().and_then(|value| std::str::from_utf8(value).ok());
@@ -388,11 +388,8 @@ pub fn address_of(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
 /// The client's address: the peer's, unless the peer is a trusted proxy; then the last entry of
 /// `X-Forwarded-For` that is not one. The first entry is whatever the client wrote.
 #[must_use]
-fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpAddr]) -> IpAddr {
-    // `::ffff:10.0.0.1` on a listener of both kinds is 10.0.0.1.
-    let trusts = |address: IpAddr| {
-        trusted.iter().any(|proxy| proxy.to_canonical() == address.to_canonical())
-    };
+fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[Cidr]) -> IpAddr {
+    let trusts = |address: IpAddr| trusted.iter().any(|proxies| proxies.contains(address));
     if !trusts(peer) {
         return peer;
     }
@@ -461,12 +458,15 @@ mod tests {
     #[test]
     fn only_a_trusted_proxy_is_believed_and_only_as_far_as_it_saw() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let trusted = [ip("10.0.0.1"), ip("10.0.0.2")];
+        let trusted = ["10.0.0.1", "10.0.0.2", "172.16.0.0/12"].map(|text| text.parse().unwrap());
         let sees = |peer: &str, header| client_address(ip(peer), header, &trusted);
         assert_eq!(sees("203.0.113.9", Some("198.51.100.1")), ip("203.0.113.9"));
         assert_eq!(sees("10.0.0.1", Some("1.1.1.1, 198.51.100.1")), ip("198.51.100.1"));
         assert_eq!(sees("10.0.0.1", Some("198.51.100.1, 10.0.0.2")), ip("198.51.100.1"));
         assert_eq!(sees("::ffff:10.0.0.1", Some("198.51.100.1")), ip("198.51.100.1"));
+        // A balancer whose addresses change, before a proxy of ours.
+        assert_eq!(sees("10.0.0.1", Some("1.1.1.1, 198.51.100.1, 172.31.9.9")), ip("198.51.100.1"));
+        assert_eq!(sees("172.32.0.1", Some("198.51.100.1")), ip("172.32.0.1"));
         assert_eq!(sees("10.0.0.1", Some("garbage")), ip("10.0.0.1"));
         assert_eq!(sees("10.0.0.1", None), ip("10.0.0.1"));
     }

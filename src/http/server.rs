@@ -12,10 +12,7 @@ use super::{
     routes::ROUTES,
     site,
 };
-use crate::{
-    config::InternalTls,
-    storage::{global::hot::HotReads, redis::Redis},
-};
+use crate::storage::{global::hot::HotReads, redis::Redis};
 use actix_web::{
     App as Actix, FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, Route,
     dev::{Server, ServerHandle},
@@ -23,19 +20,12 @@ use actix_web::{
     middleware::from_fn,
     web::{self, Data, PayloadConfig, ServiceConfig},
 };
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
-};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("the certificate files of the internal listener cannot be used")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the {listener} listener failed")]
     Failed { listener: &'static str, source: std::io::Error },
     #[error("the database address cannot be used")]
@@ -90,7 +80,7 @@ impl Servers {
     /// Binds all three.
     ///
     /// # Errors
-    /// When an address is taken, or the internal listener's certificates cannot be used.
+    /// When an address is taken.
     pub fn bind(app: &Arc<App>) -> Result<Self, ServerError> {
         let config = &app.config.server;
         let workers = match config.workers {
@@ -104,9 +94,9 @@ impl Servers {
             // A body of 1 MiB must not wait for window updates over a long link.
             .h2_initial_window_size(2 * 1024 * 1024)
             .h2_initial_connection_window_size(16 * 1024 * 1024);
-        let inner = match &config.internal_tls {
+        let inner = match &app.certificates.internal {
             None => inner.bind_auto_h2c(config.internal_addr),
-            Some(files) => inner.bind_rustls_0_23(config.internal_addr, mutual_tls(files)?),
+            Some(tls) => inner.bind_rustls_0_23(config.internal_addr, tls.server()),
         };
         let ops = server!(app, 1, ops_routes).bind(config.ops_addr).map_err(at(config.ops_addr))?;
         Ok(Self {
@@ -275,31 +265,17 @@ fn wrong_method(allow: &str) -> Result<HttpResponse, Problem> {
     Err(Problem::new(Kind::MethodNotAllowed, detail).header("allow", allow))
 }
 
-/// TLS that only lets in who shows a certificate of the cluster's authority.
-fn mutual_tls(files: &InternalTls) -> Result<ServerConfig, ServerError> {
-    fn bad<E: std::error::Error + Send + Sync + 'static>(error: E) -> ServerError {
-        ServerError::Tls(Box::new(error))
-    }
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_file_iter(&files.authority).map_err(bad)? {
-        roots.add(authority.map_err(bad)?).map_err(bad)?;
-    }
-    let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(bad)?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(bad)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(bad)?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(bad)?;
-    ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(bad)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        config::{PeerTls, RoutingConfig},
-        topology::probe::peer_client,
+        config::{InternalTls, PeerTls, RoutingConfig},
+        loops::{Loop as _, Tick},
+        topology::{
+            probe::{peer_client, peer_client_with},
+            tls::{CertificateLoop, Tls},
+        },
+        vocab::{Op, OpKind},
     };
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use std::path::{Path, PathBuf};
@@ -326,6 +302,61 @@ mod tests {
         (root, peer, internal)
     }
 
+    /// Renewed files, an authority's that has taken the place of another among them, are shown and believed from
+    /// the next connection on, by both ends; what cannot be used changes nothing.
+    #[actix_web::test]
+    async fn certificates_are_replaced_while_the_listener_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, before, internal) = authority(dir.path(), "before");
+        let (_, after, renewed) = authority(dir.path(), "after");
+        let (tls, peer) = (Tls::internal(&internal).unwrap(), Tls::peer(&before).unwrap());
+        // What rcgen makes ends in the year 4096.
+        assert_eq!(tls.ends_at(), 67_090_118_400);
+        let server = HttpServer::new(|| Actix::new().route("/", web::get().to(HttpResponse::Ok)))
+            .workers(1)
+            .disable_signals()
+            .bind_rustls_0_23("127.0.0.1:0", tls.server())
+            .unwrap();
+        let url = format!("https://localhost:{}/", server.addrs()[0].port());
+        let server = server.run();
+        let handle = server.handle();
+        let asking = async {
+            let op = Op::system(OpKind::Test, Duration::from_secs(10));
+            let mut loops = [&tls, &peer].map(|tls| CertificateLoop::new(Arc::clone(tls)));
+            let routing = RoutingConfig::default();
+            // A client of its own has a connection of its own.
+            let ask = async |tls: &Arc<Tls>| {
+                let client = peer_client_with(&routing, Some(tls)).unwrap();
+                client.get(&url).send().await.ok().map(|answer| answer.status().as_u16())
+            };
+            let fresh = Tls::peer(&after).unwrap();
+            assert_eq!((ask(&peer).await, ask(&fresh).await), (Some(200), None));
+            assert_eq!(loops[0].tick(&op).await, Tick::Idle);
+
+            // Half of it has come: a key that is another's.
+            std::fs::copy(&renewed.key, &internal.key).unwrap();
+            assert!(matches!(loops[0].tick(&op).await, Tick::Waiting(_)));
+            assert_eq!(ask(&peer).await, Some(200));
+            std::fs::remove_file(&internal.certificate).unwrap();
+            assert!(matches!(loops[0].tick(&op).await, Tick::Waiting(_)));
+            assert_eq!(ask(&peer).await, Some(200));
+
+            std::fs::copy(&renewed.certificate, &internal.certificate).unwrap();
+            std::fs::copy(&renewed.authority, &internal.authority).unwrap();
+            assert_eq!(loops[0].tick(&op).await, Tick::Worked(1));
+            assert_eq!(loops[0].tick(&op).await, Tick::Idle);
+            assert_eq!((ask(&peer).await, ask(&fresh).await), (None, Some(200)));
+
+            std::fs::copy(&after.identity, &before.identity).unwrap();
+            std::fs::copy(&after.authority, &before.authority).unwrap();
+            assert_eq!(loops[1].tick(&op).await, Tick::Worked(1));
+            assert_eq!(ask(&peer).await, Some(200));
+            handle.stop(false).await;
+        };
+        let ((), served) = tokio::join!(asking, server);
+        served.unwrap();
+    }
+
     #[actix_web::test]
     async fn a_listener_that_fails_is_named() {
         let failed = async { Err(std::io::Error::other("no more files")) };
@@ -342,7 +373,7 @@ mod tests {
         let server = HttpServer::new(|| Actix::new().route("/", web::get().to(HttpResponse::Ok)))
             .workers(1)
             .disable_signals()
-            .bind_rustls_0_23("127.0.0.1:0", mutual_tls(&internal).unwrap())
+            .bind_rustls_0_23("127.0.0.1:0", Tls::internal(&internal).unwrap().server())
             .unwrap();
         let url = format!("https://localhost:{}/", server.addrs()[0].port());
         let server = server.run();

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{BreakerConfig, Config},
     telemetry::metrics::{ForwardOutcome, Metrics, PeerMetrics},
-    topology::probe::{self, ProbeError, peer_client},
+    topology::probe::{self, Connect, ProbeError},
     vocab::{Bookmark, Epoch, IdempotencyKey, Op, Region, problem_kind, rng},
 };
 use bytes::Bytes;
@@ -213,15 +213,13 @@ pub struct Forwarder {
 impl Forwarder {
     /// # Errors
     /// When the certificates for peers cannot be used.
-    pub fn new(config: &Config, metrics: &Metrics) -> Result<Self, ProbeError> {
+    pub fn new(config: &Config, connect: &Connect, metrics: &Metrics) -> Result<Self, ProbeError> {
         let breaker: &BreakerConfig = &config.routing.breaker;
         let mut peers = BTreeMap::new();
         for (region, peer) in config.peers() {
-            let (routing, tls) = (config.routing.clone(), config.cluster.peer_tls.clone());
-            let connect = move || {
-                let client = |_| peer_client(&routing, tls.as_ref());
-                (0..CONNECTIONS).map(client).collect::<Result<Clients, _>>()
-            };
+            let connect = Arc::clone(connect);
+            let connect =
+                move || (0..CONNECTIONS).map(|_| connect()).collect::<Result<Clients, _>>();
             peers.insert(
                 region.clone(),
                 Peer {

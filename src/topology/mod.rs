@@ -20,6 +20,7 @@ pub mod report;
 pub mod schema;
 pub mod seal;
 pub mod snapshot;
+pub mod tls;
 pub mod watcher;
 
 pub use report::{Role, TopologyReport};

@@ -4,6 +4,7 @@ use super::{
     ask::{self, Answer, Asked, Question},
     report::TopologyReport,
     seal::{Refused, Sealer},
+    tls::{self, Tls, TlsError},
 };
 use crate::{
     config::{PeerTls, RoutingConfig},
@@ -33,7 +34,7 @@ const REPORT_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error("the peer's certificate files cannot be used")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Tls(#[from] TlsError),
     #[error("the HTTP client cannot be built")]
     Client(#[source] reqwest::Error),
     #[error("no answer")]
@@ -57,8 +58,20 @@ pub enum ProbeError {
 pub fn peer_client(
     routing: &RoutingConfig,
     tls: Option<&PeerTls>,
-) -> Result<reqwest::Client, ProbeError> {
-    let mut builder = reqwest::Client::builder()
+) -> Result<PeerClient, ProbeError> {
+    peer_client_with(routing, tls.map(Tls::peer).transpose()?.as_ref())
+}
+
+/// The same, with certificates that can change meanwhile.
+///
+/// # Errors
+/// When the client cannot be built.
+pub fn peer_client_with(
+    routing: &RoutingConfig,
+    tls: Option<&Arc<Tls>>,
+) -> Result<PeerClient, ProbeError> {
+    let tls = tls.map_or_else(tls::of_this_machine, |tls| tls.client());
+    let builder = reqwest::Client::builder()
         .http2_prior_knowledge()
         .http2_keep_alive_interval(Duration::from_secs(1))
         .http2_keep_alive_timeout(Duration::from_secs(2))
@@ -71,17 +84,8 @@ pub fn peer_client(
         .connect_timeout(Duration::from_millis(routing.connect_ms_max))
         .tcp_nodelay(true)
         .no_proxy()
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(files) = tls {
-        let read = |path: &std::path::Path| {
-            std::fs::read(path).map_err(|error| ProbeError::Tls(Box::new(error)))
-        };
-        let bad = |error: reqwest::Error| ProbeError::Tls(Box::new(error));
-        let authority =
-            reqwest::Certificate::from_pem_bundle(&read(&files.authority)?).map_err(bad)?;
-        let identity = reqwest::Identity::from_pem(&read(&files.identity)?).map_err(bad)?;
-        builder = builder.tls_certs_only(authority).identity(identity);
-    }
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_backend_preconfigured(tls);
     builder.build().map_err(ProbeError::Client)
 }
 

@@ -171,6 +171,7 @@ fn of_people() -> Vec<Trial> {
             a_process_that_starts_without_its_database_waits_for_it,
             a_process_that_has_just_begun_refuses_nobody,
             a_process_that_is_about_to_end_is_started_anew,
+            a_machine_without_certificate_authorities_is_enough_for_plain_http,
         }
         run outages::{
             a_session_outlives_its_region_and_its_redis,

@@ -2,7 +2,10 @@
 
 use crate::{
     client,
-    faults::load::Load,
+    faults::{
+        edge::{EDGE, Edge},
+        load::Load,
+    },
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
 };
 use anyhow::{Context as _, ensure};
@@ -270,4 +273,15 @@ pub async fn a_process_that_is_about_to_end_is_started_anew() -> anyhow::Result<
         cluster.sound(AP, SOON).await
     })
     .await
+}
+
+/// A minimal image may hold no authority; what speaks no TLS needs none.
+pub async fn a_machine_without_certificate_authorities_is_enough_for_plain_http()
+-> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let nowhere = [("SSL_CERT_FILE", "/nonexistent/ca.pem"), ("SSL_CERT_DIR", "/nonexistent")];
+    let edge = Edge::start(&cluster, &nowhere).await?;
+    let mut caller = edge.caller(&cluster)?;
+    caller.create(EDGE, "plain", &json!({})).await?.wants(201)?;
+    edge.end().await
 }

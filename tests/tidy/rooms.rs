@@ -69,6 +69,8 @@ const DRIVERS: &[(&[&str], &[&str])] = &[
             "src/cli/client",
             "src/http/gate",
             "src/failover/drill/client",
+            // What the exporter of traces sends them with.
+            "src/telemetry/export",
         ],
     ),
 ];

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{config::testing, telemetry::Telemetry, vocab::OpKind};
+use crate::{config::testing, telemetry::Telemetry, topology::probe::peer_client, vocab::OpKind};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,7 +20,9 @@ fn forwarder(port: u16) -> (Forwarder, Region) {
         requests_min = 1"#
     ));
     let metrics = Metrics::new(&config.region, &Telemetry::off());
-    (Forwarder::new(&config, &metrics).unwrap(), "us-east-1".parse().unwrap())
+    let routing = config.routing.clone();
+    let connect: Connect = Arc::new(move || peer_client(&routing, None));
+    (Forwarder::new(&config, &connect, &metrics).unwrap(), "us-east-1".parse().unwrap())
 }
 
 fn request(method: &str, key: Option<&str>) -> Outgoing {

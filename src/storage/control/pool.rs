@@ -185,6 +185,7 @@ impl ControlPool {
 
     /// Ends every session with this database that began before `seen_by`: it has settings of before. Not
     /// those of control, which go by none of them, nor a platform's own.
+    #[cfg(any(feature = "cloudnativepg", feature = "rds"))]
     pub async fn end_sessions(&self, seen_by: DateTime<Utc>) -> Result<(), ControlError> {
         let query = sqlx::query_scalar!(
             r#"SELECT pid AS "pid!" FROM pg_stat_activity

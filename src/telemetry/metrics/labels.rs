@@ -58,6 +58,14 @@ label!(
     Role("role") { Primary = "primary", Replica = "replica", Unknown = "unknown" }
 );
 label!(
+    /// How the schema stands to what the program needs.
+    Schema("standing") { Current = "current", Newer = "newer", Old = "old", Unknown = "unknown" }
+);
+label!(
+    /// What a process shows to other regions: on its internal listener, and when it connects to theirs.
+    Certificate("certificate") { Internal = "internal", Peer = "peer" }
+);
+label!(
     /// A circuit breaker, as `godwit_breaker_state` numbers it.
     Breaker("state") { Closed = "closed", HalfOpen = "half_open", Open = "open" }
 );
@@ -201,6 +209,7 @@ mod tests {
         ordered::<Role>();
         ordered::<RateDecision>();
         ordered::<PoolLabel>();
+        ordered::<Schema>();
         ordered::<SessionSource>();
     }
 }

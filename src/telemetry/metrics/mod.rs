@@ -10,8 +10,9 @@ mod process;
 
 pub use handles::{Counters, Gauges, LeaseMetrics, LoopMetrics, PeerMetrics, RouteMetrics};
 pub use labels::{
-    Breaker, Bucket, ForwardOutcome, Label, LeaseAnswer, Pool, PoolState, QueueState, RateDecision,
-    Role, Route, SessionSource, SpanOutcome, TickOutcome, Verdict, WaitOutcome,
+    Breaker, Bucket, Certificate, ForwardOutcome, Label, LeaseAnswer, Pool, PoolState, QueueState,
+    RateDecision, Role, Route, Schema, SessionSource, SpanOutcome, TickOutcome, Verdict,
+    WaitOutcome,
 };
 
 use super::Telemetry;
@@ -57,7 +58,8 @@ pub struct Metrics {
     breaker: IntGaugeVec,
     peer_reachable: IntGaugeVec,
     lease: Lease,
-    pools: Gauges<PoolLabel>,
+    database: Database,
+    certificates: IntGaugeVec,
     pub queue_depth: Gauges<QueueState>,
     loop_ticks: IntCounterVec,
     loop_seconds: HistogramVec,
@@ -127,6 +129,13 @@ impl Maker<'_> {
             self.put(HistogramVec::new(seconds, &["route"])),
         )
     }
+    fn certificates(&self) -> IntGaugeVec {
+        self.gauges(
+            "godwit_certificate_expiry_timestamp_seconds",
+            "When the certificate that is shown to other regions ends.",
+            Certificate::NAMES,
+        )
+    }
     fn build_info(&self) {
         let opts = Opts::new("godwit_build_info", "Always 1; the version is in the label.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
@@ -156,6 +165,27 @@ impl Lease {
             quarantined: make.gauge(
                 "godwit_quarantined",
                 "1 while this region's data is not served because it may not be the cluster's.",
+            ),
+        }
+    }
+}
+
+/// Of this region's database, as this process uses it.
+struct Database {
+    pools: Gauges<PoolLabel>,
+    pools_max: Gauges<Pool>,
+    schema: Gauges<Schema>,
+}
+
+impl Database {
+    fn new(make: &Maker<'_>) -> Self {
+        Self {
+            pools: make.gauges_by("godwit_db_pool_connections", "Database connections."),
+            pools_max: make
+                .gauges_by("godwit_db_pool_connections_max", "Most connections that a pool opens."),
+            schema: make.gauges_by(
+                "godwit_schema",
+                "1 for how the schema here stands to what this program needs.",
             ),
         }
     }
@@ -248,7 +278,8 @@ impl Metrics {
             ),
             lease: Lease::new(&make),
             people: People::new(&make),
-            pools: make.gauges_by("godwit_db_pool_connections", "Database connections."),
+            database: Database::new(&make),
+            certificates: make.certificates(),
             queue_depth: make.gauges_by("godwit_queue_depth", "Writes owed to the primary."),
             loop_ticks: make.counters(
                 "godwit_loop_ticks_total",
@@ -356,10 +387,26 @@ impl Metrics {
         }
     }
 
-    pub fn set_pool(&self, pool: Pool, idle: u64, busy: u64) {
+    pub fn set_pool(&self, pool: Pool, idle: u64, busy: u64, max: u64) {
         for (state, count) in [(PoolState::Idle, idle), (PoolState::Busy, busy)] {
-            self.pools.of(PoolLabel(pool, state)).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.database
+                .pools
+                .of(PoolLabel(pool, state))
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        self.database.pools_max.of(pool).set(i64::try_from(max).unwrap_or(i64::MAX));
+    }
+
+    pub fn set_schema(&self, schema: Schema) {
+        for &other in Schema::ALL {
+            self.database.schema.of(other).set(i64::from(other == schema));
+        }
+    }
+
+    /// `ends_at` is in seconds since 1970.
+    pub fn set_certificate(&self, certificate: Certificate, ends_at: u64) {
+        let gauge = self.certificates.with_label_values(&certificate.values());
+        gauge.set(i64::try_from(ends_at).unwrap_or(i64::MAX));
     }
 
     /// The exposition text (Prometheus text format 0.0.4).
@@ -410,6 +457,7 @@ mod tests {
         );
         metrics.route("/v1/collections", "GET", &[200]).observe(200, Duration::from_millis(1));
         metrics.set_lag(&peer, Some(Duration::from_millis(40)), Some(0));
+        metrics.set_certificate(Certificate::Peer, 1);
         let mut names: Vec<_> = metrics
             .registry
             .gather()
@@ -428,6 +476,8 @@ mod tests {
         godwit_bookmarks_lost_total{}
         godwit_breaker_state{peer}
         godwit_build_info{version}
+        godwit_certificate_expiry_timestamp_seconds{certificate}
+        godwit_db_pool_connections_max{pool}
         godwit_db_pool_connections{pool,state}
         godwit_epoch{}
         godwit_forward_seconds{peer}
@@ -452,6 +502,7 @@ mod tests {
         godwit_replication_lag_bytes{region}
         godwit_replication_lag_seconds{region}
         godwit_routing_decisions_total{decision}
+        godwit_schema{standing}
         godwit_session_lookups_total{where}
         godwit_sessions_owed{}
         godwit_spans_exported_total{outcome}
@@ -492,6 +543,25 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains(r#"godwit_region_role{role="primary"} 1"#));
         assert!(text.contains(r#"godwit_region_role{role="replica"} 0"#));
+    }
+
+    #[test]
+    fn one_schema_at_a_time_and_a_certificate_only_where_there_is_one() {
+        let metrics = metrics();
+        assert!(!metrics.encode().contains("godwit_certificate"));
+        metrics.set_schema(Schema::Unknown);
+        metrics.set_schema(Schema::Old);
+        metrics.set_certificate(Certificate::Internal, 1_800_000_000);
+        metrics.set_pool(Pool::Read, 1, 2, 16);
+        let text = metrics.encode();
+        for line in [
+            r#"godwit_schema{standing="old"} 1"#,
+            r#"godwit_schema{standing="unknown"} 0"#,
+            r#"godwit_certificate_expiry_timestamp_seconds{certificate="internal"} 1800000000"#,
+            r#"godwit_db_pool_connections_max{pool="read"} 16"#,
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
     }
 
     #[test]

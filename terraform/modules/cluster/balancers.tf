@@ -4,7 +4,7 @@
 locals {
   balancers = {
     # Network balancers: Godwit counts a client's requests by the address that connects, and believes a proxy's word
-    # only for addresses that are listed one by one (limits.trusted_proxies), which an application balancer's are not.
+    # only from networks that nothing but proxies connects from (limits.trusted_proxies), which an application balancer's are not.
     public = {
       internal = false
       subnets  = var.public_subnet_ids
