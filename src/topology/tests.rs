@@ -1,5 +1,7 @@
 use super::*;
-use crate::vocab::{Clock as _, Epoch, EpochHistory, EpochStart, Lsn, clock::ManualClock};
+use crate::vocab::{
+    Clock as _, Epoch, EpochHistory, EpochStart, Lsn, SystemClock, clock::ManualClock,
+};
 
 fn region(name: &str) -> Region {
     name.parse().unwrap()
@@ -388,7 +390,7 @@ fn a_process_is_starting_until_it_knows_what_it_is_or_had_the_time_to() {
 
 #[test]
 fn that_a_region_took_writes_stands_against_one_who_does_not_know() {
-    let at = Instant::now();
+    let at = SystemClock.monotonic();
     let told = |role, epochs: &[(u32, u64)]| peer(role, 5, epochs, at).report.unwrap();
     let known = peer(Role::Primary, 5, &[(1, 0)], at);
     let begun = TopologyReport {
@@ -424,7 +426,7 @@ fn that_a_region_took_writes_stands_against_one_who_does_not_know() {
 async fn who_comes_to_a_process_that_has_just_begun_waits_for_what_it_learns() {
     let clock = Arc::new(ManualClock::new());
     let topology = topology(&clock);
-    let soon = Instant::now() + Duration::from_secs(60);
+    let soon = SystemClock.monotonic() + Duration::from_secs(60);
     assert!(!topology.learn(soon).await, "before it begins it learns nothing");
     topology.begins();
     // First that it can be read, then who takes the writes.

@@ -9,7 +9,10 @@ use crate::{
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
 };
 use anyhow::{Context as _, ensure};
-use godwit::lab::{Spec, Target};
+use godwit::{
+    lab::{Spec, Target},
+    vocab::{Clock as _, SystemClock},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -17,7 +20,7 @@ use nix::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 async fn owner(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect(&cluster.region(US).global_db).await?)
@@ -224,12 +227,12 @@ pub async fn a_process_that_has_just_begun_refuses_nobody() -> anyhow::Result<()
             let api: Target = format!("{name}/api").parse()?;
             cluster.lab.kill(&api).await?;
             let first = async {
-                let until = Instant::now() + BEGUN;
+                let until = SystemClock.monotonic() + BEGUN;
                 loop {
                     // Nobody listens yet.
                     let answer = caller.create(name, "begun", &json!({"n": 1})).await;
                     match answer {
-                        Err(error) if Instant::now() > until => return Err(error),
+                        Err(error) if SystemClock.monotonic() > until => return Err(error),
                         Err(_) => tokio::task::yield_now().await,
                         Ok(answer) => return answer.wants(201),
                     }

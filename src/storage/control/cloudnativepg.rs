@@ -1,5 +1,5 @@
 //! `CloudNativePG`: a replica cluster across Kubernetes clusters, each region's `Cluster` object of which says
-//! who is the primary (CloudNativePG documentation, "Replica clusters", distributed topology).
+//! who is the primary (`CloudNativePG` documentation, "Replica clusters", distributed topology).
 
 use super::{
     Acting, ControlError, Promotion,

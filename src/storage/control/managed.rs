@@ -268,10 +268,10 @@ impl<P: Managing> DatabaseControl for Managed<P> {
     /// tells, and what it has past the next epoch's beginning keeps it out of the cluster's history.
     fn detach(&self) -> Acting<'_, ()> {
         Box::pin(async {
-            match self.pool.in_recovery().await? {
-                true => Ok(()),
-                false => Err(ControlError::Refused("it is a primary: it follows nobody".into())),
+            if self.pool.in_recovery().await? {
+                return Ok(());
             }
+            Err(ControlError::Refused("it is a primary: it follows nobody".into()))
         })
     }
     fn fence(&self, grace: Duration) -> Acting<'_, Lsn> {
