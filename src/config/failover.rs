@@ -89,6 +89,10 @@ impl FailoverConfig {
             let why = "must be async: no commit waits for another region unless Postgres itself is told to";
             return invalid("failover.durability", why);
         }
+        if self.automatic {
+            let why = "is for `failover.control = \"postgres\"` alone: what else promotes takes too long, and for good";
+            return invalid("failover.automatic", why);
+        }
         if !self.agent.is_empty() {
             return invalid("failover.agent", "is for `failover.control = \"postgres\"` alone");
         }

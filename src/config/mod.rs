@@ -308,6 +308,7 @@ mod tests {
             ("control = \"aurora\"", true, "failover.global_database"),
             ("control = \"rds\"\nglobal_database = \"all\"", true, "failover.global_database"),
             ("control = \"rds\"\ndurability = \"quorum\"", true, "failover.durability"),
+            ("control = \"rds\"\nautomatic = true", true, "failover.automatic"),
             ("control = \"rds\"\nagent = [\"a\"]", true, "failover.agent"),
         ];
         for (settings, named, wanted) in refused {

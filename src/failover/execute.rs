@@ -445,7 +445,7 @@ impl<'a> Run<'a> {
         if self.waits_for_others {
             self.until_granted_has_run_out().await;
         }
-        match self.order(&target, Order::Begin { promise }, SOON + SOON).await? {
+        match self.until_done(&target, Order::Begin { promise }, SOON + SOON).await? {
             Outcome::At { lsn } => {
                 self.began_at = Some(lsn);
                 Ok(format!("epoch {epoch} at {lsn}"))

@@ -133,7 +133,9 @@ impl KeeperLoop {
             None => None,
         };
         let stays = match snapshot.reign() {
-            Some(epoch) if row.read_only && held == Some(true) => self.stays(epoch, op).await,
+            Some(epoch) if held == Some(true) && (row.read_only || half(&snapshot, row, true)) => {
+                self.stays(epoch, op).await
+            }
             _ => false,
         };
         let moving = snapshot.moving().is_some() && snapshot.awaits_a_primary(now);
@@ -199,6 +201,13 @@ impl KeeperLoop {
     }
 }
 
+/// With a platform the setting is in the catalog before every session goes by it: a fence, or its lifting, that
+/// was broken off in between shows in what this process' own session has. Pure.
+fn half(snapshot: &Snapshot, row: &InstanceRow, read_only: bool) -> bool {
+    let own = snapshot.own.as_ref().map(|own| own.read_only);
+    row.platform != Platform::Postgres && own == Some(read_only)
+}
+
 /// Whether the note tells of no promise past `epoch`. Without a note that is not known.
 fn stays(note: Option<&Record>, epoch: Epoch) -> bool {
     let promised = |note: &Record| note.promise.as_ref().map(|promise| promise.epoch);
@@ -243,14 +252,19 @@ fn deeds(
 ) -> Vec<Deed> {
     let Sight { snapshot, primary, held, welcome, stays, moving, settled } = sight;
     let mut deeds = Vec::new();
+    let half = |read_only| half(snapshot, row, read_only);
     if !row.in_recovery {
         let deposed = snapshot.apart() == Some(Quarantine::Deposed);
         if deposed || snapshot.is_removed() || (snapshot.reign().is_some() && *held == Some(false))
         {
-            if !row.read_only && !fencing_off() {
+            if (!row.read_only || half(false)) && !fencing_off() {
                 deeds.push(Deed::Fence);
             }
-        } else if row.read_only && snapshot.reign().is_some() && *held == Some(true) && *stays {
+        } else if (row.read_only || half(true))
+            && snapshot.reign().is_some()
+            && *held == Some(true)
+            && *stays
+        {
             deeds.push(Deed::Unfence);
         }
         if snapshot.reign().is_some() && !*moving {
@@ -280,6 +294,8 @@ fn deeds(
     } else if let PrimaryAt::Peer(region, _) = primary
         && !*moving
         && snapshot.apart().is_none()
+        // Else a person makes it anew, and asking each time would have its platform refuse everybody.
+        && row.platform.comes_back()
         && upstreams.named(&row.conninfo).as_ref() != Some(region)
     {
         deeds.push(Deed::Follow(region.clone()));

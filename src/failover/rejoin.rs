@@ -11,7 +11,7 @@ use crate::{
         Role,
         control::{Instance, Order, Outcome},
     },
-    vocab::{Epoch, EpochStart, Op, Region},
+    vocab::{Epoch, EpochStart, Op, Platform, Region},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -71,6 +71,14 @@ fn alike(one: &EpochStart, other: &EpochStart) -> bool {
 /// Pure.
 fn is_foreign(own: &[EpochStart], epochs: &[EpochStart]) -> bool {
     own.iter().any(|own| !epochs.iter().any(|known| alike(own, known)))
+}
+
+/// Whether it is its platform that makes it a replica again. What such a one goes by at its primary, and how far
+/// it is, tells nothing: it may have received of the epoch what comes before its row. Pure.
+fn is_platforms(instance: &Instance, epochs: &[EpochStart]) -> bool {
+    instance.platform != Platform::Postgres
+        && instance.role == Role::Replica
+        && !is_foreign(&instance.epochs, epochs)
 }
 
 /// A region's Postgres, as a rejoin finds it.
@@ -140,6 +148,17 @@ pub(super) async fn going_back(
     let epochs = pair.sight.epochs_of(primary);
     (keeping.tell)("it is looked at, and started if it is down");
     let found = find(pair).await?;
+    if let Found::Runs(instance) = &found
+        && is_platforms(instance, &epochs)
+    {
+        same_database(instance, pair)?;
+        if instance.follows.as_ref() != Some(primary) {
+            pair.leave(&Order::Follow { region: primary.clone(), promise: None }, SOON).await?;
+        }
+        (keeping.tell)("its platform has it follow");
+        pair.follows().await?;
+        return Ok(Back { told: "its platform has it follow".to_owned(), lost: None });
+    }
     let mut stands = match &found {
         Found::Runs(instance) => {
             same_database(instance, pair)?;
@@ -349,6 +368,21 @@ mod tests {
         assert_eq!(standing(&strange, &us, &known), Standing::Diverged);
         assert_eq!(standing(&own(&[(1, 0, "a")], 60), &us, &known), Standing::Strayed);
         assert_eq!(standing(&own(&[(1, 0, "a")], 71), &eu, &known), Standing::Diverged);
+    }
+
+    #[test]
+    fn a_replica_that_a_platform_makes_is_its_own_affair() {
+        let known = starts(&[(1, 0, "a"), (2, 50, "b")]);
+        let mut own = super::super::plan::tests::all_well().of("eu-west-1").clone();
+        (own.epochs, own.lsn) = (starts(&[(1, 0, "a")]), Lsn::new(60));
+        assert!(!is_platforms(&own, &known));
+        own.platform = Platform::Aurora;
+        // It has come past where the epoch began, whose row it has yet to read.
+        assert!(is_platforms(&own, &known));
+        own.epochs = starts(&[(1, 0, "a"), (2, 40, "a")]);
+        assert!(!is_platforms(&own, &known));
+        (own.epochs, own.role) = (starts(&[(1, 0, "a")]), Role::Primary);
+        assert!(!is_platforms(&own, &known));
     }
 
     #[test]

@@ -108,6 +108,32 @@ fn a_primary_is_fenced_when_its_region_holds_no_lease_and_only_when_that_is_know
 }
 
 #[test]
+fn a_platforms_fence_that_was_broken_off_half_way_is_finished() {
+    let (mut sight, mut row) = reigning();
+    // In the catalog, and not in a session that began before.
+    (sight.held, row.read_only) = (Some(false), true);
+    assert_eq!(lacks(&sight, &row), []);
+    row.platform = Platform::Rds;
+    assert_eq!(lacks(&sight, &row), [Deed::Fence]);
+    // Lifted in the catalog alone.
+    (sight.held, row.read_only) = (Some(true), false);
+    assert_eq!(lacks(&sight, &row), []);
+    sight.snapshot.own.as_mut().unwrap().read_only = true;
+    assert_eq!(lacks(&sight, &row), [Deed::Unfence]);
+}
+
+#[test]
+fn who_cannot_be_re_pointed_is_not_told_to_follow_twice_a_second() {
+    let (mut sight, mut row) = reigning();
+    let own = sight.snapshot.own.as_mut().unwrap();
+    (own.role, row.in_recovery) = (Role::Replica, true);
+    sight.primary = PrimaryAt::Peer(at("eu-west-1"), Epoch::FIRST);
+    assert_eq!(lacks(&sight, &row), [Deed::Follow(at("eu-west-1"))]);
+    row.platform = Platform::Rds;
+    assert_eq!(lacks(&sight, &row), []);
+}
+
+#[test]
 fn a_fence_is_a_moves_unless_this_regions_note_says_that_it_promised_none() {
     let note = |promise: Option<u32>| Record {
         promise: promise.map(|epoch| Promise {

@@ -122,7 +122,7 @@ impl Managing for Aurora {
 
     fn follow<'a>(&'a self, name: &'a str) -> Acting<'a, ()> {
         Box::pin(async move {
-            Err(ControlError::NotYet(format!("Aurora has it follow another than {name} still")))
+            Err(ControlError::Underway(format!("Aurora has it follow another than {name} still")))
         })
     }
 }

@@ -64,7 +64,8 @@ impl CloudNativePg {
 
     async fn demote(&self, to: &str) -> Result<Option<String>, ControlError> {
         let found = self.get().await?;
-        let token = text(&found, "/status/demotionToken");
+        // An empty one stands for none, and would make a failover of the promotion.
+        let token = text(&found, "/status/demotionToken").filter(|token| !token.is_empty());
         if text(&found, "/spec/replica/primary") == Some(to) {
             let before = found.metadata.annotations.as_ref().and_then(|all| all.get(TOKEN_BEFORE));
             let before = before.map(String::as_str);
@@ -125,6 +126,8 @@ impl Managing for CloudNativePg {
     }
 
     fn follow<'a>(&'a self, name: &'a str) -> Acting<'a, ()> {
-        Box::pin(self.patch(json!({ "spec": { "replica": { "primary": name, "source": name } } })))
+        // A token that a move left, which came to nothing, is refused on a replica.
+        let change = json!({ "primary": name, "source": name, "promotionToken": null });
+        Box::pin(self.patch(json!({ "spec": { "replica": change } })))
     }
 }

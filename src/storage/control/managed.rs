@@ -25,6 +25,8 @@ const TOLD_FOR: Duration = Duration::from_secs(5);
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long one order waits for what a platform does; then whoever gave it asks again.
 const WAIT_MAX: Duration = Duration::from_secs(8);
+/// A session is in the list of sessions within this from when it read its settings.
+const BEGUN_SEEN: Duration = Duration::from_millis(100);
 /// Longest for an instance that a platform starts again to answer.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
@@ -59,7 +61,17 @@ pub(super) trait Managing: Send + Sync + 'static {
 pub(super) struct Managed<P> {
     pool: ControlPool,
     platform: P,
-    told: Mutex<Option<(Instant, Told)>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// The last answer, for a while.
+#[derive(Debug, Clone)]
+struct Kept {
+    at: Instant,
+    /// The last there was; `None` when there was none yet.
+    told: Option<Told>,
+    /// Whether the last question got no answer.
+    silent: bool,
 }
 
 impl<P: Managing> Managed<P> {
@@ -68,38 +80,40 @@ impl<P: Managing> Managed<P> {
     /// # Errors
     /// When the address in the settings is no Postgres URL.
     pub fn new(config: &Config, platform: P) -> Result<Self, StorageError> {
-        Ok(Self { pool: ControlPool::new(config)?, platform, told: Mutex::new(None) })
+        Ok(Self { pool: ControlPool::new(config)?, platform, kept: Mutex::new(None) })
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Told)>> {
-        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Asked anew.
     async fn ask(&self) -> Result<Told, ControlError> {
         let told = answered(P::PLATFORM, self.platform.told()).await?;
-        *self.kept() = Some((SystemClock.monotonic(), told.clone()));
+        let at = SystemClock.monotonic();
+        *self.kept() = Some(Kept { at, told: Some(told.clone()), silent: false });
         Ok(told)
     }
 
-    /// `None` when it is not known: the instance itself must not be unknown with its platform.
+    /// `None` when it is not known: the instance itself must not be unknown with its platform. That it does not
+    /// answer is believed as long as what it told.
     async fn recently_told(&self) -> Option<Told> {
-        let now = SystemClock.monotonic();
-        let fresh = |at: Instant| now.saturating_duration_since(at) < TOLD_FOR;
         let kept = self.kept().clone();
-        if let Some((at, told)) = &kept
-            && fresh(*at)
-        {
-            return Some(told.clone());
+        let fresh = |at: Instant| SystemClock.monotonic().saturating_duration_since(at) < TOLD_FOR;
+        if let Some(kept) = kept.as_ref().filter(|kept| fresh(kept.at)) {
+            return kept.told.clone();
         }
         match self.ask().await {
             Ok(told) => Some(told),
             Err(error) => {
-                let error = crate::vocab::causes(&error);
-                tracing::warn!(platform = %P::PLATFORM, %error, "who runs the database does not answer");
-                let told = kept.map(|(_, told)| told)?;
-                *self.kept() = Some((now, told.clone()));
-                Some(told)
+                if !kept.as_ref().is_some_and(|kept| kept.silent) {
+                    let error = crate::vocab::causes(&error);
+                    tracing::warn!(platform = %P::PLATFORM, %error, "who runs the database does not answer");
+                }
+                let told = kept.and_then(|kept| kept.told);
+                let at = SystemClock.monotonic();
+                *self.kept() = Some(Kept { at, told: told.clone(), silent: true });
+                told
             }
         }
     }
@@ -147,6 +161,8 @@ impl<P: Managing> Managed<P> {
             return Err(ControlError::Refused("it is a standby: there is nothing to fence".into()));
         }
         self.alter(FENCE).await?;
+        // A session that is just beginning may have read the settings of before, and be in no list yet.
+        tokio::time::sleep(BEGUN_SEEN).await;
         let seen_by = self.pool.now().await?;
         self.pool.end_writers(seen_by, grace, false).await?;
         self.pool.end_sessions(seen_by).await?;
@@ -158,6 +174,7 @@ impl<P: Managing> Managed<P> {
             self.alter(LIFT).await?;
         }
         // A run before may have been killed after it was lifted.
+        tokio::time::sleep(BEGUN_SEEN).await;
         let seen_by = self.pool.now().await?;
         self.pool.end_sessions(seen_by).await
     }
@@ -171,6 +188,15 @@ impl<P: Managing> Managed<P> {
         if told.busy.is_none() && told.follows.is_some() {
             looked?;
             let row = self.pool.read().await?;
+            // What it tells now is of the promotion that has just ended.
+            if !row.in_recovery {
+                return Ok(());
+            }
+            // What it has is what it may begin with: a restart would forget what it had yet to replay.
+            if how.planned && row.received.is_some_and(|received| received > row.lsn) {
+                let why = format!("it has yet to replay up to {:?}", row.received);
+                return Err(ControlError::Underway(why));
+            }
             let epoch = row.epochs.iter().map(|start| start.epoch).max();
             let epoch = epoch.ok_or_else(|| ControlError::Refused("it has no epoch".into()))?;
             let from = Bookmark { epoch, lsn: row.lsn };
@@ -191,33 +217,44 @@ impl<P: Managing> Managed<P> {
     }
 
     async fn write_epoch(&self, beginning: &Beginning) -> Result<Lsn, ControlError> {
+        let told = self.ask().await?;
+        if let Some(primary) = &told.follows
+            && P::PLATFORM.hands_over()
+        {
+            let why =
+                format!("{} still has {primary} as the primary: take that back first", P::PLATFORM);
+            return Err(ControlError::Refused(why));
+        }
+        if told.busy.is_some() || told.follows.is_some() {
+            let busy = told.busy.as_deref().unwrap_or("it still has it as a replica");
+            return Err(ControlError::Underway(format!("{}: {busy}", P::PLATFORM)));
+        }
         let row = self.pool.read().await?;
         let last = row.epochs.iter().max_by_key(|start| start.epoch);
-        // One that began here goes on from where it is; so does one whose row is written already.
         let ended = last.filter(|last| last.region != beginning.region).map(|last| last.epoch);
         let start = match ended {
-            Some(ended) => Some(self.replayed(ended).await?),
-            None => None,
+            Some(ended) => self.replayed(ended, told.promoted_from).await?,
+            // One that began here goes on from where it is; so does one whose row is written already.
+            None => row.lsn,
         };
-        self.pool.write_epoch(beginning, start).await
+        self.pool.write_epoch(beginning, Some(start)).await
     }
 
-    /// Where replay ended in the epoch that `ended`: as Postgres tells it until it is started again, or as it
-    /// was when the promotion was asked for, past which nothing is known to be of that epoch.
-    async fn replayed(&self, ended: Epoch) -> Result<Lsn, ControlError> {
-        let query = sqlx::query_scalar!(r#"SELECT pg_last_wal_replay_lsn()::text AS lsn"#);
-        let replayed = bounded(query.fetch_one(self.pool.get()?)).await?;
-        if let Some(lsn) = super::pool::parsed(replayed.as_deref())? {
-            return Ok(lsn);
-        }
+    /// Where replay ended in the epoch that `ended`: as it was when the promotion was asked for, past which
+    /// nothing is known to be of that epoch. What Postgres tells is the same or later, null after a clean
+    /// restart, and after a crash past the promotion.
+    async fn replayed(&self, ended: Epoch, kept: Option<Bookmark>) -> Result<Lsn, ControlError> {
         // One of another epoch is a restored copy's, or was left by a promotion that came to nothing.
-        let kept = self.ask().await?.promoted_from.filter(|kept| kept.epoch == ended);
-        kept.map(|kept| kept.lsn).ok_or_else(|| {
-            ControlError::Refused(format!(
+        let Some(kept) = kept.filter(|kept| kept.epoch == ended) else {
+            return Err(ControlError::Refused(format!(
                 "it was promoted, and {} does not tell from where: nothing says which writes it has",
                 P::PLATFORM
-            ))
-        })
+            )));
+        };
+        let query = sqlx::query_scalar!(r#"SELECT pg_last_wal_replay_lsn()::text AS lsn"#);
+        let replayed = bounded(query.fetch_one(self.pool.get()?)).await?;
+        let replayed = super::pool::parsed(replayed.as_deref())?;
+        Ok(replayed.map_or(kept.lsn, |replayed| replayed.min(kept.lsn)))
     }
 
     async fn give_up(&self, to: &str) -> Result<Option<String>, ControlError> {
@@ -298,11 +335,13 @@ impl<P: Managing> DatabaseControl for Managed<P> {
             if !self.pool.in_recovery().await? {
                 return Err(ControlError::Refused("it is a primary: rejoin it".into()));
             }
-            if self.ask().await?.follows.as_ref() == Some(&upstream.conninfo) {
+            let told = self.recently_told().await;
+            if told.is_some_and(|told| told.follows.as_ref() == Some(&upstream.conninfo)) {
                 return Ok(());
             }
+            answered(P::PLATFORM, self.platform.follow(&upstream.conninfo)).await?;
             self.forget();
-            answered(P::PLATFORM, self.platform.follow(&upstream.conninfo)).await
+            Ok(())
         })
     }
     fn wait_for<'a>(&'a self, regions: &'a [Region]) -> Acting<'a, ()> {

@@ -187,18 +187,21 @@ impl ControlPool {
     /// those of control, which go by none of them, nor a platform's own.
     #[cfg(any(feature = "cloudnativepg", feature = "rds"))]
     pub async fn end_sessions(&self, seen_by: DateTime<Utc>) -> Result<(), ControlError> {
-        let query = sqlx::query_scalar!(
-            r#"SELECT pid AS "pid!" FROM pg_stat_activity
-            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-                AND application_name <> 'godwit control' AND datname = current_database()
-                AND backend_start <= $1
-                AND NOT EXISTS (SELECT FROM pg_roles WHERE pg_roles.oid = usesysid AND rolsuper)"#,
-            seen_by
-        );
-        for pid in bounded(query.fetch_all(self.get()?)).await? {
-            self.end_session(pid).await?;
-        }
-        Ok(())
+        let pool = self.get()?;
+        // All at once: to wait for each by itself takes a tenth of a second.
+        let what = "sessions that began before the setting end";
+        self.settle(Duration::from_millis(END_MS_MAX), what, || async {
+            let query = sqlx::query_scalar!(
+                r#"SELECT count(pg_terminate_backend(pid)) AS "left!" FROM pg_stat_activity
+                WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+                    AND application_name <> 'godwit control' AND datname = current_database()
+                    AND backend_start <= $1
+                    AND NOT EXISTS (SELECT FROM pg_roles WHERE pg_roles.oid = usesysid AND rolsuper)"#,
+                seen_by
+            );
+            Ok(bounded(query.fetch_one(pool)).await? == 0)
+        })
+        .await
     }
 
     async fn end_session(&self, pid: i32) -> Result<(), ControlError> {

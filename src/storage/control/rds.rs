@@ -11,8 +11,8 @@ use crate::{
     vocab::{Bookmark, Platform},
 };
 
-/// What an instance is that takes orders.
-const AVAILABLE: &str = "available";
+/// What an instance is while it is promoted. Others may last for hours, and stop nothing.
+const AT_IT: [&str; 2] = ["modifying", "rebooting"];
 
 pub(super) struct Rds {
     api: Api,
@@ -45,7 +45,7 @@ impl Rds {
             follows: instance.read_replica_source_db_instance_identifier().map(str::to_owned),
             receiving: None,
             promoted_from: promoted_from(instance.tag_list()),
-            busy: (status != AVAILABLE).then(|| status.to_owned()),
+            busy: AT_IT.contains(&status).then(|| status.to_owned()),
         })
     }
 }
@@ -66,7 +66,19 @@ impl Managing for Rds {
             let client = self.api.client(&own.region).await;
             let asked =
                 client.promote_read_replica().db_instance_identifier(&own.name).send().await;
-            asked.map(drop).map_err(|error| self.api.failed("promote the replica", error))
+            match asked {
+                // Asked before, or it makes a backup: it is promoted once that has ended.
+                Err(error)
+                    if error
+                        .as_service_error()
+                        .is_some_and(|it| it.is_invalid_db_instance_state_fault()) =>
+                {
+                    Err(ControlError::Underway("RDS does not take the order yet".to_owned()))
+                }
+                asked => {
+                    asked.map(drop).map_err(|error| self.api.failed("promote the replica", error))
+                }
+            }
         })
     }
 

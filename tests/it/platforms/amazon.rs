@@ -175,8 +175,8 @@ impl Amazon {
         self.at_work(async move {
             let instances = own.instances.get().context("no instances")?;
             instances.promote(&region).await?;
-            // It is started again, and knows no more where replay ended.
-            instances.restart(&region).await?;
+            // It is started again, and by a crash: what it takes for the end of replay then is past the promotion.
+            instances.crash(&region).await?;
             let mut databases = open(&own.databases);
             let found = databases.get_mut(&region).context("it")?;
             (found.status, found.source) = ("available", None);

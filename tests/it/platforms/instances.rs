@@ -50,8 +50,9 @@ impl Instances {
         self.run(name, "SELECT pg_promote(true, 60)").await
     }
 
-    pub async fn restart(&self, name: &str) -> anyhow::Result<()> {
-        self.order(name, Order::Stop).await?;
+    pub async fn crash(&self, name: &str) -> anyhow::Result<()> {
+        let target = format!("{name}/postgres").parse()?;
+        control::ask(&self.dir, &control::Request::Kill { target }).await?;
         self.order(name, Order::Start).await
     }
 

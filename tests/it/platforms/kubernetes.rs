@@ -94,7 +94,14 @@ impl Operator {
             "PATCH" => {
                 let before = cluster["spec"]["replica"].clone();
                 let patch = serde_json::from_slice(&asked.body).unwrap_or_default();
-                merge(cluster, &patch);
+                let mut wanted = cluster.clone();
+                merge(&mut wanted, &patch);
+                // The operator's webhook: "promotionToken is only allowed for primary clusters".
+                let replica = &wanted["spec"]["replica"];
+                if replica["primary"] != found.as_str() && replica["promotionToken"].is_string() {
+                    return (422, json!({ "kind": "Status", "code": 422, "reason": "Invalid" }));
+                }
+                *cluster = wanted;
                 let after = cluster["spec"]["replica"].clone();
                 let operator = Arc::clone(self);
                 harness::background(async move {
