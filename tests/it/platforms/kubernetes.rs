@@ -14,6 +14,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+/// How often an object is read before its demotion begins.
+const READS: u32 = 3;
 const TOKEN: &str = "a-service-account";
 const CLUSTERS: &str = "/apis/postgresql.cnpg.io/v1/namespaces/godwit/clusters/";
 
@@ -24,6 +26,8 @@ struct Operator {
     /// Promotions, each with the token that it was told.
     promotions: Mutex<Vec<(String, Option<String>)>>,
     failures: Mutex<Vec<String>>,
+    /// A demotion that is begun once its object has been read so often: an operator takes its time.
+    demotion: Mutex<Option<(u32, String, Value, Value)>>,
 }
 
 fn name(region: &str) -> String {
@@ -76,6 +80,7 @@ impl Operator {
             instances: OnceLock::new(),
             promotions: Mutex::default(),
             failures: Mutex::default(),
+            demotion: Mutex::default(),
         }
     }
 
@@ -90,7 +95,12 @@ impl Operator {
             return (404, json!({ "kind": "Status", "code": 404, "message": path }));
         };
         match asked.method.as_str() {
-            "GET" => (200, cluster.clone()),
+            "GET" => {
+                let told = cluster.clone();
+                drop(clusters);
+                self.was_read(&found);
+                (200, told)
+            }
             "PATCH" => {
                 let before = cluster["spec"]["replica"].clone();
                 let patch = serde_json::from_slice(&asked.body).unwrap_or_default();
@@ -103,16 +113,35 @@ impl Operator {
                 }
                 *cluster = wanted;
                 let after = cluster["spec"]["replica"].clone();
-                let operator = Arc::clone(self);
-                harness::background(async move {
-                    if let Err(error) = operator.reconcile(&found, &before, &after).await {
-                        open(&operator.failures).push(format!("{found}: {error:#}"));
-                    }
-                });
+                if before["primary"] == found.as_str() && after["primary"] != found.as_str() {
+                    *open(&self.demotion) = Some((READS, found, before, after));
+                } else {
+                    self.at_work(found, before, after);
+                }
                 (200, cluster.clone())
             }
             _ => (405, json!({ "kind": "Status", "code": 405 })),
         }
+    }
+
+    fn was_read(self: &Arc<Self>, cluster: &str) {
+        let mut demotion = open(&self.demotion);
+        let Some((left, found, before, after)) = demotion.take() else { return };
+        if found == cluster && left == 0 {
+            self.at_work(found, before, after);
+        } else {
+            let left = if found == cluster { left - 1 } else { left };
+            *demotion = Some((left, found, before, after));
+        }
+    }
+
+    fn at_work(self: &Arc<Self>, cluster: String, before: Value, after: Value) {
+        let operator = Arc::clone(self);
+        harness::background(async move {
+            if let Err(error) = operator.reconcile(&cluster, &before, &after).await {
+                open(&operator.failures).push(format!("{cluster}: {error:#}"));
+            }
+        });
     }
 
     async fn reconcile(&self, own: &str, before: &Value, after: &Value) -> anyhow::Result<()> {
