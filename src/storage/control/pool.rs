@@ -184,7 +184,7 @@ impl ControlPool {
     }
 
     /// Ends every session with this database that began before `seen_by`: it has settings of before. Not
-    /// those of control, which go by none of them, nor a platform's own.
+    /// those of control, which go by none of them, nor a platform's own, which may be copying or rewinding a replica.
     #[cfg(any(feature = "cloudnativepg", feature = "rds"))]
     pub async fn end_sessions(&self, seen_by: DateTime<Utc>) -> Result<(), ControlError> {
         let pool = self.get()?;
@@ -196,7 +196,8 @@ impl ControlPool {
                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
                     AND application_name <> 'godwit control' AND datname = current_database()
                     AND backend_start <= $1
-                    AND NOT EXISTS (SELECT FROM pg_roles WHERE pg_roles.oid = usesysid AND rolsuper)"#,
+                    AND NOT EXISTS (SELECT FROM pg_roles
+                        WHERE pg_roles.oid = usesysid AND (rolsuper OR rolreplication))"#,
                 seen_by
             );
             Ok(bounded(query.fetch_one(pool)).await? == 0)
