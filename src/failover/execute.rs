@@ -40,6 +40,8 @@ const VERIFY: Duration = Duration::from_secs(30);
 const STREAMS: Duration = Duration::from_millis(1_000);
 /// Longest wait for those that were removed to be let go.
 const PART: Duration = Duration::from_secs(20);
+/// Before what a platform is at is ordered again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -433,7 +435,8 @@ impl<'a> Run<'a> {
                     let why = format!("{to}: {told}, not within {:?}", self.agent_max);
                     return Err(Stopped::Failed(why));
                 }
-                Outcome::Underway { .. } => {}
+                // Answered at once or late, and by who counts how often it is asked.
+                Outcome::Underway { .. } => tokio::time::sleep(AGAIN).await,
                 done => return Ok(done),
             }
         }

@@ -19,7 +19,8 @@ use crate::{
     harness::{self, Cluster, REGIONS, SOON, eventually, region},
 };
 use anyhow::{Context as _, bail, ensure};
-use commands::{Told, command, killed_after, refused, said};
+use commands::{Told, killed_after, refused};
+pub use commands::{command, said};
 use godwit::vocab::{Clock as _, Lsn, SystemClock, SystemRng, rng};
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -359,7 +360,7 @@ async fn told_the_truth(
 }
 
 /// `/internal/v1/topology` of a region's first process.
-async fn report(cluster: &Cluster, name: &str) -> Result<Value, String> {
+pub async fn report(cluster: &Cluster, name: &str) -> Result<Value, String> {
     let url = format!("{}/internal/v1/topology", cluster.region(name).internal);
     // A fresh connection each time, as the listener speaks HTTP/2 too.
     let answer = client::http().map_err(|error| error.to_string())?.get(url).send().await;

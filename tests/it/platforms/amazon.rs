@@ -1,6 +1,6 @@
 //! RDS and Aurora: the query API (its answers have the shapes of the API Reference), and what is done behind it.
 
-use super::{goes_on, instances::Instances, moved, run_by, seen, tells};
+use super::{goes_on, instances::Instances, moved, open, run_by, seen, tells};
 use crate::{
     harness::{self, AP, EU, REGIONS, US},
     listener::{self, Answer, Asked},
@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 const GLOBAL: &str = "godwit-global";
@@ -40,10 +40,6 @@ fn instance(region: &str) -> String {
 
 fn member(region: &str) -> String {
     format!("arn:aws:rds:{region}:123456789012:cluster:godwit-{region}")
-}
-
-fn open<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tag_list(of: &Database) -> String {
@@ -262,7 +258,8 @@ pub async fn a_promoted_replica_is_the_primary_from_where_it_had_replayed() -> a
         ensure!(seen(&mut caller, EU).await? == 6, "what was written before, and after");
         // The epoch began where the tag says that replay was, which a restart had Postgres forget.
         let kept = open(&amazon.databases)[EU].tags["godwit:promoted-from"].clone();
-        let begun = &super::report(cluster, EU).await.map_err(anyhow::Error::msg)?["epochs"];
+        let begun =
+            &crate::failover::report(cluster, EU).await.map_err(anyhow::Error::msg)?["epochs"];
         let begun = begun.as_array().and_then(|all| all.last()).context("an epoch")?.clone();
         let from: Bookmark = kept.parse()?;
         ensure!(from.epoch.get() == 1, "{kept}");

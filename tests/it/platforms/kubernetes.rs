@@ -1,6 +1,6 @@
 //! `CloudNativePG`: an API server with one `Cluster` for each region, and what its operator does.
 
-use super::{goes_on, instances::Instances, moved, run_by, seen, tells};
+use super::{goes_on, instances::Instances, moved, open, run_by, seen, tells};
 use crate::{
     harness::{self, AP, EU, REGIONS, US},
     listener::{self, Answer, Asked},
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 /// How often an object is read before its demotion begins.
@@ -36,10 +36,6 @@ fn name(region: &str) -> String {
 
 fn region(name: &str) -> &str {
     name.trim_start_matches("godwit-")
-}
-
-fn open<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// RFC 7396.

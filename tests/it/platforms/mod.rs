@@ -10,14 +10,15 @@ mod instances;
 mod kubernetes;
 
 use crate::{
-    client::{self, Caller},
+    client::Caller,
+    failover::{command, report, said},
     harness::{self, Cluster, REGIONS, SOON, eventually, set},
 };
 use anyhow::{Context as _, ensure};
 use godwit::lab::Spec;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const COLLECTION: &str = "moved";
 
@@ -51,10 +52,8 @@ fn run_by(spec: &mut Spec, word: &str, name: impl Fn(&str) -> String) {
 
 /// A command that moves the primary, and the words of the steps that it took.
 async fn moved(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
-    command.args(arguments).args(["--yes", "--output", "json", "--lab"]).arg(cluster.dir());
-    let output = command.kill_on_drop(true).output().await?;
-    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat();
+    let output = command(cluster, arguments).arg("--yes").output().await?;
+    let said = said(&output);
     ensure!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
     let report: Value = serde_json::from_slice(&output.stdout).context(said.clone())?;
     let steps = report["steps"].as_array().context(said)?;
@@ -81,13 +80,6 @@ async fn seen(caller: &mut Caller, region: &str) -> anyhow::Result<usize> {
     Ok(caller.items(region, COLLECTION, "limit=100").await?.len())
 }
 
-/// What a region tells of itself to the others.
-async fn report(cluster: &Cluster, name: &str) -> Result<Value, String> {
-    let url = format!("{}/internal/v1/topology", cluster.region(name).internal);
-    let answer = client::http().map_err(|error| error.to_string())?.get(url).send().await;
-    answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())
-}
-
 /// Waits until a region's report has these values.
 async fn tells(cluster: &Cluster, name: &str, wanted: &[(&str, Value)]) -> anyhow::Result<()> {
     eventually(&format!("{name}: {wanted:?}"), SOON, async || {
@@ -96,4 +88,8 @@ async fn tells(cluster: &Cluster, name: &str, wanted: &[(&str, Value)]) -> anyho
         if all { Ok(()) } else { Err(told.to_string()) }
     })
     .await
+}
+
+fn open<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
