@@ -207,15 +207,13 @@ async fn collections_are_counted_by_name(pool: PgPool) {
 async fn pages_of_collections_tell_each_once_and_read_no_others(pool: PgPool) {
     let at = Fixture::new(&pool).await;
     // 21 collections of as many items as their number says, but the eighth of 20,000.
-    at.sql(
-        "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+    let fill = "INSERT INTO item
+            (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
          SELECT t.id, 'c' || lpad(c::text, 2, '0'), gen_random_uuid(), 1, 1, '{}', now(), now()
          FROM tenant AS t, generate_series(1, 21) AS c,
-             generate_series(1, CASE WHEN c = 8 THEN 20000 ELSE c END)",
-    )
-    .await;
-    // Apart, because it runs in no transaction. With it an index alone can tell what there is.
-    at.sql("VACUUM ANALYZE item").await;
+             generate_series(1, CASE WHEN c = 8 THEN 20000 ELSE c END)";
+    // With `VACUUM` an index alone can tell what there is.
+    before_counting(&pool, &[fill, "VACUUM ANALYZE item"]).await;
     for limit in [1, 7, 20, 21, 200] {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
@@ -242,6 +240,18 @@ async fn pages_of_collections_tell_each_once_and_read_no_others(pool: PgPool) {
     assert!(page.more && page.collections.len() == 7);
     let rows = spent(&at, &reader, read).await - before;
     assert!((28..40).contains(&rows), "{rows} rows read for 28 items in 7 collections");
+}
+
+/// Runs the statements, each in a transaction of its own, so that nothing of theirs is counted
+/// later: their session tells its numbers before this ends, and autovacuum stays away.
+async fn before_counting(pool: &PgPool, statements: &[&'static str]) {
+    let mut session = pool.acquire().await.unwrap();
+    let quiet = "ALTER TABLE item SET
+        (autovacuum_enabled = false, toast.autovacuum_enabled = false)";
+    let told = "SELECT pg_stat_force_next_flush()";
+    for sql in [quiet].iter().chain(statements).chain(&[told]) {
+        sqlx::raw_sql(*sql).execute(&mut *session).await.unwrap();
+    }
 }
 
 /// A reader whose every statement is in the same session.
@@ -377,14 +387,14 @@ mod lists {
     #[sqlx::test(migrations = "migrations/global")]
     async fn a_page_reads_no_document_that_it_has_no_room_for(pool: PgPool) {
         let at = Fixture::new(&pool).await;
-        at.sql(
-            "INSERT INTO item (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
+        let fill = "INSERT INTO item
+                (tenant_id, collection, id, epoch, version, data, created_at, updated_at)
              SELECT t.id, 'books', gen_random_uuid(), 1, 1, jsonb_build_object('text', (
                  SELECT string_agg(encode(sha256(concat(t.id, n, part)::bytea), 'hex'), '')
                  FROM generate_series(1, 3125) AS part)), now(), now()
-             FROM tenant AS t, generate_series(1, 60) AS n WHERE t.name = 'ours'",
-        )
-        .await;
+             FROM tenant AS t, generate_series(1, 60) AS n WHERE t.name = 'ours'";
+        before_counting(&pool, &[fill]).await;
+
         let reader = one_session(&at);
         let read = "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_user_tables
              WHERE relname = 'item'";
