@@ -30,7 +30,7 @@ use crate::{
         lease::{Granting, Grantor, RenewalLoop},
         note::NoteLoop,
         position::PositionLoop,
-        probe::{Asker, Connect, peer_client_with},
+        probe::{Asker, Connect, connecting},
         schema::{SchemaLoop, SchemaWatch},
         seal::Sealer,
         tls::{CertificateLoop, Certificates},
@@ -87,7 +87,7 @@ pub fn build(config: Config, telemetry: Telemetry) -> anyhow::Result<Process> {
     let limiter = Limiter::new(&config.limits, redis.clone(), clock.clone());
     let limiter = Arc::new(limiter.telling(config.peers().map(|(peer, _)| peer.clone())));
     let certificates = Certificates::load(&config).context("certificates")?;
-    let connect = connect(&config, &certificates);
+    let connect = connecting(&config.routing, certificates.peer.clone());
     let forwarder = Arc::new(Forwarder::new(&config, &connect, &metrics).context("peers")?);
     let sealer = Sealer::new(&config.cluster);
     let peers = Arc::new(askers(&config, &connect, &sealer)?);
@@ -143,6 +143,13 @@ impl Process {
             global: global.clone(),
             watch: watch.clone(),
         });
+        // Whatever is waited for, a renewed certificate is shown.
+        for tls in app.certificates.each() {
+            let tls = Arc::clone(tls);
+            app.loops.start(CertificateLoop::schedule(), Activator::new(), move || {
+                CertificateLoop::new(Arc::clone(&tls))
+            });
+        }
         let (handles, draining) = (servers.handles(), lifecycle.draining().clone());
         let drained = Arc::clone(&app);
         lifecycle.spawn("servers.stop", async move {
@@ -157,7 +164,11 @@ impl Process {
             app.serves.store(true, Ordering::Release);
             anyhow::Ok(())
         };
-        let served = servers.run(open).await;
+        let served = tokio::select! {
+            served = servers.run(open) => served,
+            // Who would stop them has been cut off.
+            () = lifecycle.ended().cancelled() => Ok(()),
+        };
         app.loops.stop();
         let budget = Duration::from_secs(app.config.server.drain_seconds_max);
         lifecycle.finish(budget).await;
@@ -234,14 +245,8 @@ fn start_loops(app: &Arc<App>, grantor: &Grantor) -> anyhow::Result<()> {
     app.loops.start(ForgetLoop::schedule(), Activator::new(), move || {
         ForgetLoop::new(Arc::clone(&limiter))
     });
-    for tls in app.certificates.each() {
-        let tls = Arc::clone(tls);
-        app.loops.start(CertificateLoop::schedule(), Activator::new(), move || {
-            CertificateLoop::new(Arc::clone(&tls))
-        });
-    }
     renew(app, app.region.clone(), Granting::Own(grantor.clone()));
-    let connect = connect(config, &app.certificates);
+    let connect = connecting(&config.routing, app.certificates.peer.clone());
     let client = connect()?;
     for (peer, asker) in app.peers.iter() {
         tell(app, asker);
@@ -310,12 +315,6 @@ impl queue::Heard for SessionEar {
     }
 }
 
-/// How the other regions' internal listeners are connected to.
-fn connect(config: &Config, certificates: &Certificates) -> Connect {
-    let (routing, tls) = (config.routing.clone(), certificates.peer.clone());
-    Arc::new(move || peer_client_with(&routing, tls.as_ref()))
-}
-
 /// The other regions' internal listeners.
 fn askers(
     config: &Config,
@@ -336,10 +335,10 @@ fn take_over(app: &Arc<App>) -> anyhow::Result<()> {
     if !config.failover.automatic {
         return Ok(());
     }
-    let client = connect(config, &app.certificates)()?;
+    let connect = connecting(&config.routing, app.certificates.peer.clone());
     let listeners = config.regions.iter();
     let listeners = listeners.map(|(region, at)| (region.clone(), at.internal_url.clone()));
-    let cluster = Arc::new(Cluster::new(client, app.sealer.clone(), listeners));
+    let cluster = Arc::new(Cluster::new(connect, app.sealer.clone(), listeners)?);
     let app = Arc::clone(app);
     app.loops.clone().start(AutomaticLoop::schedule(), Activator::new(), move || {
         let (topology, config) = (app.topology.clone(), app.config.failover.clone());

@@ -10,7 +10,7 @@ use crate::{
         rejoin::{self, Keeping},
         replay::Tally,
     },
-    topology::{probe::peer_client, seal::Sealer},
+    topology::{probe::connecting, seal::Sealer, tls::Tls},
     vocab::{Epoch, Op, OpKind, Region},
 };
 use anyhow::Context as _;
@@ -130,10 +130,11 @@ impl Promote {
 
 /// The cluster that a command acts on.
 fn cluster(target: &Target, config: &Config) -> anyhow::Result<Cluster> {
-    let client = peer_client(&config.routing, config.cluster.peer_tls.as_ref())?;
+    let tls = config.cluster.peer_tls.as_ref().map(Tls::peer).transpose()?;
+    let connect = connecting(&config.routing, tls);
     let listeners = status::endpoints(target, config)?;
     let listeners = listeners.into_iter().map(|endpoint| (endpoint.region, endpoint.url));
-    Ok(Cluster::new(client, Sealer::new(&config.cluster), listeners))
+    Ok(Cluster::new(connect, Sealer::new(&config.cluster), listeners)?)
 }
 
 impl Common {

@@ -19,6 +19,8 @@ mod routing;
 mod server;
 mod session;
 mod telemetry;
+#[cfg(test)]
+pub mod testing;
 mod topology;
 
 pub use cidr::Cidr;
@@ -215,40 +217,6 @@ where
 
 fn positive(key: &'static str, value: u64) -> Result<(), ConfigError> {
     if value == 0 { Err(ConfigError::invalid(key, "must be more than 0")) } else { Ok(()) }
-}
-
-/// Settings for tests.
-#[cfg(test)]
-pub mod testing {
-    use super::*;
-
-    pub const MINIMAL: &str = r#"
-        region = "us-east-1"
-        [regions.us-east-1]
-        internal_url = "http://127.0.0.1:9081"
-        [database]
-        url = "postgres://writer:w@127.0.0.1/godwit"
-        read_url = "postgres://reader:r@127.0.0.1/godwit"
-        [redis]
-        url = "redis://127.0.0.1:6381"
-        [cluster]
-        envelope_key_current = "k1"
-        [cluster.envelope_keys.k1]
-        secret = "0123456789abcdef0123456789abcdef"
-    "#;
-
-    /// Of `MINIMAL` and what a test adds.
-    #[must_use]
-    pub fn config(text: &str) -> Config {
-        load(text, &[]).unwrap()
-    }
-
-    pub(super) fn load(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, toml.as_bytes()).unwrap();
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        Config::load_from(Some(file.path()), environment)
-    }
 }
 
 #[cfg(test)]

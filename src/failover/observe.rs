@@ -6,21 +6,31 @@ use crate::{
         ask::{Answer, Question},
         control::{Instance, Order, Outcome},
         lease::Promise,
-        probe::{self, Asker, PeerClient},
+        probe::{self, Asker, Connect, PeerClient, ProbeError},
         seal::Sealer,
     },
     vocab::{Epoch, EpochStart, Members, Op, Region, causes},
 };
 use futures_util::future::join_all;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Longest wait for a region to tell of itself: a first connection over the longest link, and a look
 /// at its database.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// How often another process of a region is looked for, where one that is about to end, or has yet to start,
+/// answers for it.
+const OTHERS_MAX: u32 = 3;
+
 /// The regions of a cluster, and how their processes are asked.
 pub struct Cluster {
-    client: PeerClient,
+    connect: Connect,
+    /// Whose connections have led to processes that serve.
+    client: Mutex<PeerClient>,
     sealer: Sealer,
     /// Internal listeners, any of which answers for its region.
     listeners: BTreeMap<Region, Vec<String>>,
@@ -44,17 +54,40 @@ pub struct Seen {
 }
 
 impl Cluster {
-    #[must_use]
+    /// # Errors
+    /// When a client cannot be built.
     pub fn new(
-        client: PeerClient,
+        connect: Connect,
         sealer: Sealer,
         listeners: impl IntoIterator<Item = (Region, String)>,
-    ) -> Self {
+    ) -> Result<Self, ProbeError> {
         let mut by_region: BTreeMap<Region, Vec<String>> = BTreeMap::new();
         for (region, listener) in listeners {
             by_region.entry(region).or_default().push(listener);
         }
-        Self { client, sealer, listeners: by_region }
+        let client = Mutex::new(connect()?);
+        Ok(Self { connect, client, sealer, listeners: by_region })
+    }
+
+    fn client(&self) -> PeerClient {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a region's process tells; of several one that serves, where there is one.
+    async fn told(&self, listener: &str) -> Result<TopologyReport, ProbeError> {
+        let mut answer = probe::ask(&self.client(), listener, PATIENCE).await;
+        for _ in 0..OTHERS_MAX {
+            if !answer.as_ref().is_ok_and(|told| told.starting || told.ending) {
+                break;
+            }
+            let client = (self.connect)()?;
+            let other = probe::ask(&client, listener, PATIENCE).await;
+            if other.is_ok() {
+                *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+                answer = other;
+            }
+        }
+        answer
     }
 
     pub fn regions(&self) -> impl Iterator<Item = &Region> {
@@ -70,9 +103,7 @@ impl Cluster {
     }
 
     async fn see(&self, region: &Region, listeners: &[String], op: &Op) -> Seen {
-        let asked = listeners
-            .iter()
-            .map(async |listener| (listener, probe::ask(&self.client, listener, PATIENCE).await));
+        let asked = listeners.iter().map(async |listener| (listener, self.told(listener).await));
         let mut failure = "no listener is known".to_owned();
         let mut found = None;
         for (listener, answer) in join_all(asked).await {
@@ -104,14 +135,15 @@ impl Cluster {
             let Some(listener) = seen.or(listeners.first()) else {
                 return (region.clone(), Err("no listener is known".to_owned()));
             };
-            let report = probe::ask(&self.client, listener, PATIENCE).await;
+            let report = self.told(listener).await;
             (region.clone(), report.map_err(|error| causes(&error)))
         });
         join_all(asked).await
     }
 
     fn asker_at(&self, region: &Region, listener: &str) -> Asker {
-        Asker::new(self.client.clone(), self.sealer.clone(), region.clone(), listener)
+        let asker = Asker::new(self.client(), self.sealer.clone(), region.clone(), listener);
+        asker.of_any(self.connect.clone())
     }
 
     /// How to ask a region that was seen to answer; its first listener when it was not.

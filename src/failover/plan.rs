@@ -1,6 +1,7 @@
 //! The plan of a move: a pure function from what was observed to the steps, or to every reason why
 //! there are none.
 
+mod fit;
 mod step;
 
 pub use step::Step;
@@ -13,8 +14,8 @@ use super::{
 };
 use crate::{
     config::Durability,
-    topology::{Role, control::Instance, lease::Promise, report::PeerReport},
-    vocab::{Epoch, Members, Quorum, Region},
+    topology::{Role, control::Instance, lease::Promise},
+    vocab::{Epoch, Members, Region},
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -107,6 +108,7 @@ pub(super) fn plan_change(
             let strays: Vec<Region> = view.strays().collect();
             let promising = [&from, target].into_iter().chain(&strays).collect::<BTreeSet<_>>();
             view.can_promise(&promising.into_iter().collect::<Vec<_>>());
+            view.platforms_answer();
             view.switchover()
         }
         Move::Promote { accept_data_loss } => view.promote(accept_data_loss, durability),
@@ -178,120 +180,6 @@ impl View<'_> {
         self.counted.contains(region) && !self.change.gone.contains(region)
     }
 
-    fn enough_answer(&mut self) {
-        let answering: BTreeSet<Region> =
-            self.answering().map(|(region, _)| region.clone()).collect();
-        let (members, before) = (self.members.clone(), vec![self.counted.clone()]);
-        let quorum = Quorum { members, before, gone: self.change.gone.clone() };
-        if let Some(lacking) = quorum.lacks(&answering) {
-            let (all, answer) = (lacking.count(), lacking.among(&answering));
-            let needed = lacking.needed();
-            let why = if *lacking == self.members && !self.change.is_none() {
-                format!("of the {all} regions that would count, {answer} answer and {needed} must")
-            } else {
-                format!(
-                    "{answer} of {all} regions answer and {needed} must: nothing else keeps the old \
-                     primary from going on. `godwit region remove REGION... --gone` takes out those \
-                     that are gone for good"
-                )
-            };
-            self.reasons.push(why);
-        }
-        for (region, seen) in &self.sight.regions {
-            match (&seen.report, &seen.instance) {
-                (Err(why), _) => self.notes.push(format!("{region} does not answer: {why}")),
-                (Ok(_), Err(why)) => {
-                    self.notes.push(format!("{region}: its database cannot be looked at: {why}"));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn target_is_fit(&mut self) {
-        let target = self.target;
-        let instance = match (&self.seen.report, &self.seen.instance) {
-            (Err(why), _) => return self.reasons.push(format!("{target} does not answer: {why}")),
-            (_, Err(why)) => {
-                return self.reasons.push(format!("{target}: its database cannot be moved: {why}"));
-            }
-            (_, Ok(instance)) => instance,
-        };
-        let newer = instance.epoch() > Some(self.ends);
-        if !self.counted.contains(target) || !self.members.contains(target) {
-            self.reasons.push(format!("{target} is no member: `godwit region add {target}` first"));
-        }
-        if instance.epoch() != Some(self.ends) && !newer {
-            let epoch = instance.epoch().map_or("none".to_owned(), |epoch| epoch.to_string());
-            self.reasons.push(format!(
-                "{target} is in epoch {epoch}, the cluster in {}: `godwit rejoin {target}` first",
-                self.ends
-            ));
-        }
-        // One that a move has promoted has its promise; of any other nobody knows since when it has
-        // gone its own way.
-        let promised = self.sight.pending().is_some_and(|promise| promise.region == *target);
-        let of_it = instance.epoch() == Some(self.ends);
-        if instance.role == Role::Primary && of_it && self.from != target && !promised {
-            self.reasons.push(format!(
-                "{target} was promoted outside Godwit, and has left the cluster's history: `godwit \
-                 rejoin {target}` first"
-            ));
-        }
-        if let Ok(report) = &self.seen.report
-            && let Some(schema) = &report.schema
-            && schema.starts_with("old")
-        {
-            self.reasons.push(format!("{target}: its schema is {schema}"));
-        }
-    }
-
-    /// Who is said to be gone must be, and everybody else must know what a member is.
-    fn change_is_sound(&mut self) {
-        if self.change.is_none() {
-            return;
-        }
-        for (region, seen) in &self.sight.regions {
-            let Ok(report) = &seen.report else { continue };
-            if self.change.gone.contains(region) {
-                self.reasons.push(format!("{region} was said to be gone, and answers"));
-                continue;
-            }
-            if report.members.is_none() {
-                let why = format!("{region} runs a version that knows of no members: upgrade it");
-                self.reasons.push(why);
-            }
-            // Who does not know it neither asks it for its grant nor keeps its slot.
-            let knows = |other: &Region| other == region || report.peers.contains_key(other);
-            let concerns = self.change.added.contains(region);
-            let wanted = self.members.iter().filter(|_| concerns).chain(&self.change.added);
-            if let Some(other) = wanted.into_iter().find(|other| !knows(other)) {
-                self.reasons.push(format!("{region}'s settings do not name {other}"));
-            }
-            let reaches = |(peer, told): &(&Region, &PeerReport)| {
-                told.reachable && self.change.gone.contains(*peer)
-            };
-            if let Some((peer, _)) = report.peers.iter().find(reaches) {
-                let why =
-                    format!("{peer} was said to be gone, and {region} has just heard from it");
-                self.reasons.push(why);
-            }
-        }
-    }
-
-    /// A planned move is nothing to begin where it could not go on: once the others have promised it, the
-    /// primary's lease runs out.
-    fn can_promise(&mut self, regions: &[&Region]) {
-        for region in regions {
-            let seen = self.sight.regions.get(*region).and_then(|seen| seen.instance.as_ref().ok());
-            if seen.is_some_and(|instance| instance.promises == Some(false)) {
-                self.reasons.push(format!(
-                    "{region} cannot read its Redis, and would carry out nothing of a move: mend that first"
-                ));
-            }
-        }
-    }
-
     fn is_primary_already(&self) -> bool {
         let primary = self.seen.instance.as_ref().is_ok_and(|instance| {
             instance.role == Role::Primary && instance.epoch() == Some(self.ends)
@@ -306,7 +194,8 @@ impl View<'_> {
         }
         let follow: Vec<Region> = self.strays().collect();
         let mut steps = vec![Step::Follow { regions: follow }, Step::Verify];
-        if how == Move::Switchover {
+        let comes_back = |own: &Instance| own.platform.comes_back();
+        if how == Move::Switchover && self.seen.instance.as_ref().map_or(true, comes_back) {
             // One whose database is down may have been stopped by the command before.
             let deposed = self.answering().filter(|(region, seen)| {
                 let primary = |instance: &Instance| instance.role == Role::Primary;
@@ -376,14 +265,19 @@ impl View<'_> {
         let hands_over = old.is_some_and(|old| old.platform.hands_over());
         let hand_over = hands_over.then(|| Step::HandOver { region: from.clone() });
         let rejoin = [Step::Rejoin { region: from.clone() }];
-        if old.is_some_and(|old| self.has_given_up(old)) {
-            self.notes.push(format!("{from} was told before to give its place up"));
+        if old.is_some_and(|old| old.role == Role::Replica && self.gives_up(old)) {
+            self.notes.push(format!("{from} has given its place up before"));
             let first = [Step::Promise].into_iter().chain(hand_over).chain(begins);
             return first.chain([Step::Release, Step::Verify]).chain(rejoin).collect();
         }
         let Some(old) = old.filter(|old| old.role == Role::Primary) else {
+            let why = if self.seen.instance.as_ref().is_ok_and(|own| self.gives_up(own)) {
+                ", as its platform may be starting it as a replica: run this again; if it does not come,"
+            } else {
+                ":"
+            };
             self.reasons.push(format!(
-                "{from}, the primary, cannot be asked: `godwit promote {target}` moves on without it"
+                "{from}, the primary, cannot be asked{why} `godwit promote {target}` moves on without it"
             ));
             return Vec::new();
         };
@@ -441,12 +335,10 @@ impl View<'_> {
         first.into_iter().chain(hand_over).chain(begins).chain(last).collect()
     }
 
-    /// Whether the old primary is a replica because the move that is under way told it to.
-    fn has_given_up(&self, old: &Instance) -> bool {
+    /// Whether the move that is under way makes a replica of the old primary, where an instance is one of these.
+    fn gives_up(&self, instance: &Instance) -> bool {
         let told = |promise: &Promise| promise.planned && promise.region == *self.target;
-        old.platform.hands_over()
-            && old.role == Role::Replica
-            && self.sight.pending().is_some_and(told)
+        instance.platform.demotes() && self.sight.pending().is_some_and(told)
     }
 
     /// A new epoch where the primary is: taken back from a move that came no further, or with other
@@ -545,50 +437,6 @@ impl View<'_> {
         }
         steps.extend([Step::Promote, Step::Begin, Step::Verify]);
         steps
-    }
-
-    /// What the old primary may have acknowledged and the target not have. A write that was
-    /// acknowledged is on W = 1 of N standbys in `quorum`, so that all N must be read (R + W > N); in
-    /// `async` it need be on none.
-    fn possible_loss(
-        &self,
-        standbys: &[(&Region, &Instance)],
-        durability: Durability,
-    ) -> Vec<String> {
-        let from = self.from;
-        if !self.sight.regions.contains_key(from) {
-            return vec![format!(
-                "{from} is not in the settings any more: who had its writes cannot be told"
-            )];
-        }
-        let standbys_all = self.counted.others(from).count();
-        match durability {
-            Durability::Async => vec![format!(
-                "durability is async: {from} may have acknowledged writes that no other region has"
-            )],
-            Durability::Quorum if standbys.len() < standbys_all => vec![format!(
-                "{} of {standbys_all} replicas can be read: one that cannot may have a write that \
-                 {from} acknowledged and no other region has",
-                standbys.len()
-            )],
-            Durability::Quorum => self.not_in_quorum(),
-        }
-    }
-
-    /// Nobody can ask a dead primary what its commits waited for: its settings are to be everybody's.
-    fn not_in_quorum(&self) -> Vec<String> {
-        let told = self.sight.regions.iter().filter_map(|(region, seen)| {
-            let durability = seen.report.as_ref().ok()?.durability;
-            (durability != Some(Durability::Quorum)).then_some(region)
-        });
-        let why = |region| {
-            format!(
-                "{region} does not say that durability is quorum: {} may have acknowledged writes that \
-                 no other region has",
-                self.from
-            )
-        };
-        told.map(why).collect()
     }
 }
 

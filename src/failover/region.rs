@@ -295,6 +295,7 @@ impl RegionAnswers {
             follows: self.upstreams.named(&row.conninfo),
             read_only: row.read_only,
             promises: None,
+            platform_answers: row.platform_answers,
             waits_for: row.waits_for,
             epochs: row.epochs,
             standbys: standbys(row.standbys),

@@ -215,7 +215,9 @@ async fn admit(
             (settle(app, state, ask).await?, bearer)
         }
         Who::Anyone => (settle(app, state, ask).await?, Bearer::Anyone),
-        Who::Unresolved(hash) => (at_primary(app)?, Bearer::Unresolved { hash: hex::encode(hash) }),
+        Who::Unresolved(hash) => {
+            (at_primary(app, state).await?, Bearer::Unresolved { hash: hex::encode(hash) })
+        }
     };
     if route.intent == Intent::Write && decision == Decision::Local {
         here(app, state)?;
@@ -339,7 +341,10 @@ fn refusal_problem(app: &App, refusal: Refusal, bookmark: Option<Bookmark>) -> P
     refused(refusal, bookmark.map_or(Epoch::FIRST, |bookmark| bookmark.epoch), resume)
 }
 
-fn at_primary(app: &App) -> Result<Decision, Problem> {
+async fn at_primary(app: &App, state: &RequestState) -> Result<Decision, Problem> {
+    if !matches!(app.primary(), PrimaryView::Peer(..)) {
+        Box::pin(hold::learned(app, state)).await;
+    }
     match app.primary() {
         PrimaryView::Peer(region, epoch) => Ok(Decision::Forward(region, epoch)),
         // Not found here and nobody else to ask: that is not "unauthorized".

@@ -11,6 +11,7 @@ use crate::{
     topology::{
         Lease, PrimaryAt, TopologyReport,
         ask::{Answer, Answered as Signed, Asked, Question},
+        lease::Verdict,
         probe,
         report::PeerReport,
     },
@@ -169,6 +170,10 @@ pub async fn ask(
         Problem::new(Kind::Untrusted, "This listener serves the regions of this cluster.")
             .caused_by(why)
     })?;
+    if app.taken_in.is_closed() {
+        // What is begun now would be cut off.
+        return Err(elsewhere("This process is about to end."));
+    }
     let _taken_in = app.taken_in.token();
     let answer = match asked.question {
         Question::People(question) => people::answer(&app, &worker.hot, question, state.op()).await,
@@ -178,10 +183,13 @@ pub async fn ask(
         },
         question => app.answers.answer(question, state.op()).await,
     };
+    // One that has not seen its database since it began knows of no epoch. A neighbour may.
+    let ignorant = matches!(answer, Answer::Lease(Verdict::Unheard))
+        && app.topology.look(|snapshot| snapshot.written.is_none());
     let signed = Signed { from: app.region.clone(), id: asked.id, answer };
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store"));
-    if app.draining.is_cancelled() {
+    if ignorant || app.draining.is_cancelled() {
         response.insert_header((probe::ENDING, "1"));
     }
     Ok(response.body(signed.seal(&app.sealer)))

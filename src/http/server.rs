@@ -269,7 +269,7 @@ fn wrong_method(allow: &str) -> Result<HttpResponse, Problem> {
 mod tests {
     use super::*;
     use crate::{
-        config::{InternalTls, PeerTls, RoutingConfig},
+        config::{InternalTls, PeerTls, RoutingConfig, testing::Signed},
         loops::{Loop as _, Tick},
         topology::{
             probe::{peer_client, peer_client_with},
@@ -277,29 +277,16 @@ mod tests {
         },
         vocab::{Op, OpKind},
     };
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
-    /// An authority, and what it signed for one region.
-    fn authority(dir: &Path, name: &str) -> (PathBuf, PeerTls, InternalTls) {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        let file = |part: &str, text: String| {
-            let path = dir.join(format!("{name}-{part}.pem"));
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let root = file("root", issuer.pem());
-        let leaf = file("leaf", certificate.pem());
-        let secret = file("key", key.serialize_pem());
-        let both = file("both", format!("{}{}", certificate.pem(), key.serialize_pem()));
-        let peer = PeerTls { identity: both, authority: root.clone() };
-        let internal = InternalTls { certificate: leaf, key: secret, authority: root.clone() };
-        (root, peer, internal)
+    /// What an authority signed for one region, as both ends have it.
+    fn authority(dir: &Path, name: &str) -> (PeerTls, InternalTls) {
+        let Signed { authority, certificate, key } = Signed::new(dir, name);
+        let identity = dir.join(format!("{name}-identity.pem"));
+        let both = [&certificate, &key].map(|file| std::fs::read_to_string(file).unwrap());
+        std::fs::write(&identity, both.concat()).unwrap();
+        let peer = PeerTls { identity, authority: authority.clone() };
+        (peer, InternalTls { certificate, key, authority })
     }
 
     /// Renewed files, an authority's that has taken the place of another among them, are shown and believed from
@@ -307,10 +294,10 @@ mod tests {
     #[actix_web::test]
     async fn certificates_are_replaced_while_the_listener_runs() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, before, internal) = authority(dir.path(), "before");
-        let (_, after, renewed) = authority(dir.path(), "after");
+        let (before, internal) = authority(dir.path(), "before");
+        let (after, renewed) = authority(dir.path(), "after");
         let (tls, peer) = (Tls::internal(&internal).unwrap(), Tls::peer(&before).unwrap());
-        // What rcgen makes ends in the year 4096.
+        // The year 4096 begins.
         assert_eq!(tls.ends_at(), 67_090_118_400);
         let server = HttpServer::new(|| Actix::new().route("/", web::get().to(HttpResponse::Ok)))
             .workers(1)
@@ -337,6 +324,13 @@ mod tests {
             std::fs::copy(&renewed.key, &internal.key).unwrap();
             assert!(matches!(loops[0].tick(&op).await, Tick::Waiting(_)));
             assert_eq!(ask(&peer).await, Some(200));
+            // One that has ended, in the place of one that has not.
+            let ended = Signed::until(dir.path(), "ended", 2020);
+            std::fs::copy(&ended.key, &internal.key).unwrap();
+            std::fs::copy(&ended.certificate, &internal.certificate).unwrap();
+            assert!(matches!(loops[0].tick(&op).await, Tick::Waiting(_)));
+            assert_eq!(ask(&peer).await, Some(200));
+            std::fs::copy(&renewed.key, &internal.key).unwrap();
             std::fs::remove_file(&internal.certificate).unwrap();
             assert!(matches!(loops[0].tick(&op).await, Tick::Waiting(_)));
             assert_eq!(ask(&peer).await, Some(200));
@@ -368,8 +362,8 @@ mod tests {
     async fn the_internal_listener_lets_in_only_who_its_authority_signed() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let (root, ours, internal) = authority(dir.path(), "ours");
-        let (_, theirs, _) = authority(dir.path(), "theirs");
+        let (ours, internal) = authority(dir.path(), "ours");
+        let (theirs, _) = authority(dir.path(), "theirs");
         let server = HttpServer::new(|| Actix::new().route("/", web::get().to(HttpResponse::Ok)))
             .workers(1)
             .disable_signals()
@@ -381,7 +375,7 @@ mod tests {
         let asking = async {
             let routing = RoutingConfig::default();
             // Trusts our authority, but shows what another has signed.
-            let stranger = PeerTls { identity: theirs.identity, authority: root };
+            let stranger = PeerTls { identity: theirs.identity, authority: ours.authority.clone() };
             let mut answers = Vec::new();
             for tls in [&ours, &stranger] {
                 let client = peer_client(&routing, Some(tls)).unwrap();

@@ -101,6 +101,9 @@ impl Lab {
         let data = account::place_data(&layout, account)?;
         lock::sweep(&layout).await;
         let ports = Ports::take(spec.ports, &spec.regions, spec.processes.get())?;
+        if spec.dns {
+            ports.demand_dns()?;
+        }
         make_dir(&layout.regions(), 0o700)?;
         let secrets = Secrets::of(&layout)?;
         let clock: SharedClock = Arc::new(SystemClock);

@@ -49,6 +49,14 @@ pub struct DnsPorts {
     pub flags: u16,
 }
 
+impl DnsPorts {
+    fn all(self) -> [(u16, String); 3] {
+        let Self { server, balancers, flags } = self;
+        [(server, "DNS"), (balancers, "DNS' balancers"), (flags, "DNS' drain flags")]
+            .map(|(port, who)| (port, who.to_owned()))
+    }
+}
+
 #[derive(Debug)]
 pub struct Ports {
     pub regions: BTreeMap<Region, RegionPorts>,
@@ -70,15 +78,7 @@ impl Ports {
             PortPlan::From(base) => Self::upward(base, regions, processes)?,
             PortPlan::Free => return Self::free(regions, processes),
         };
-        let taken = ports.taken();
-        if !taken.is_empty() {
-            let more = taken.len().saturating_sub(TAKEN_SHOWN_MAX);
-            let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
-            bail!(
-                "not every port is free:\n  {}{more}\nstop what uses them, or take other ports with --port-base N",
-                taken[..taken.len().min(TAKEN_SHOWN_MAX)].join("\n  "),
-            );
-        }
+        demand_free(ports.all())?;
         Ok(ports)
     }
 
@@ -130,7 +130,7 @@ impl Ports {
             let Ok(file) = options else { continue };
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
             let mut ports = Self::upward(base, regions, processes)?;
-            if ports.taken().is_empty() {
+            if taken(ports.all().into_iter().chain(ports.dns.all())).is_empty() {
                 ports.block = Some(lock);
                 return Ok(ports);
             }
@@ -138,18 +138,12 @@ impl Ports {
         bail!("no {FREE_BLOCKS} blocks of ports from {FREE_FROM} upward has a free one")
     }
 
-    fn taken(&self) -> Vec<String> {
-        let mut taken = Vec::new();
-        for (port, who) in self.all() {
-            if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                let why = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => "is in use".to_owned(),
-                    _ => format!("cannot be had ({error})"),
-                };
-                taken.push(format!("port {port}, wanted by {who}, {why}"));
-            }
-        }
-        taken
+    /// Makes sure that nobody has what a rehearsal of DNS listens on.
+    ///
+    /// # Errors
+    /// When one is in use, naming it.
+    pub fn demand_dns(&self) -> anyhow::Result<()> {
+        demand_free(self.dns.all())
     }
 
     fn all(&self) -> Vec<(u16, String)> {
@@ -192,6 +186,34 @@ fn links(regions: &[Region], mut ports: impl Iterator<Item = u16>) -> BTreeMap<L
 /// A port of this machine, for this machine only.
 pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Which of these somebody has.
+fn taken(wanted: impl IntoIterator<Item = (u16, String)>) -> Vec<String> {
+    let mut taken = Vec::new();
+    for (port, who) in wanted {
+        if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            let why = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "is in use".to_owned(),
+                _ => format!("cannot be had ({error})"),
+            };
+            taken.push(format!("port {port}, wanted by {who}, {why}"));
+        }
+    }
+    taken
+}
+
+fn demand_free(wanted: impl IntoIterator<Item = (u16, String)>) -> anyhow::Result<()> {
+    let taken = taken(wanted);
+    if !taken.is_empty() {
+        let more = taken.len().saturating_sub(TAKEN_SHOWN_MAX);
+        let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
+        bail!(
+            "not every port is free:\n  {}{more}\nstop what uses them, or take other ports with --port-base N",
+            taken[..taken.len().min(TAKEN_SHOWN_MAX)].join("\n  "),
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub async fn start(lab: &Arc<Inner>) -> anyhow::Result<()> {
 pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
     let parts = lab.aimed_at(target)?;
     let region = &target.region;
-    try_join_all(parts.iter().map(|part| let_end(lab, region, *part))).await?;
+    let ended = try_join_all(parts.iter().map(|part| let_end(lab, region, *part)));
     let dead = |part: &Part| lab.running(region, *part).is_none();
     let wanted = |part: Part| parts.contains(&part) && dead(&part);
     let database = async {
@@ -85,8 +85,9 @@ pub async fn restart(lab: &Inner, target: &Target) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let cache = async { if wanted(Part::Redis) { start_redis(lab, region).await } else { Ok(()) } };
-    let (database, cache) = tokio::join!(database, cache);
+    let (database, cache, ended) = tokio::join!(database, cache, ended);
     cache?;
+    ended?;
     let apis = parts.iter().filter(|part| matches!(part, Part::Api(_)) && dead(part));
     let apis = if lab.spec.bare { Vec::new() } else { apis.copied().collect() };
     try_join_all(apis.into_iter().map(|part| start_api(lab, region, part))).await?;

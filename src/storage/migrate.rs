@@ -26,6 +26,9 @@ const LOCK_POLL_MS: u64 = 250;
 /// A migration must not stand in line for a table's lock with all later writers behind it.
 const TABLE_LOCK_MS_MAX: u64 = 10_000;
 
+/// Longest look at how the schema stands.
+const STANDING_MAX: Duration = Duration::from_secs(2);
+
 /// What `migrate` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrateOutcome {
@@ -164,7 +167,9 @@ impl super::Global {
     /// # Errors
     /// When the database cannot be read.
     pub async fn schema_standing(&self) -> Result<SchemaStanding, StorageError> {
-        schema_standing(self.read_pool()).await
+        let standing = schema_standing(self.read_pool());
+        let told = tokio::time::timeout(STANDING_MAX, standing).await;
+        told.unwrap_or_else(|_| Err(StorageError::unavailable("the database hangs")))
     }
 }
 

@@ -4,6 +4,7 @@
 //! `verify-full` look at the server's certificate.
 
 use super::StorageError;
+use percent_encoding::percent_decode_str;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -74,30 +75,10 @@ fn split(url: &str) -> (String, Words) {
                 continue;
             }
         };
-        *slot = Some(unescaped(value));
+        *slot = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
     }
     let mark = if rest.is_empty() { "" } else { "?" };
     (format!("{base}{mark}{}", rest.join("&")), words)
-}
-
-/// Percent-decoding (RFC 3986 section 2.1); what is no escape stays as it is.
-fn unescaped(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escape = match (first, tail) {
-            (b'%', [high, low, ..]) => hex::decode([*high, *low]).ok(),
-            _ => None,
-        };
-        if let Some(decoded) = escape {
-            bytes.extend(decoded);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn client_config(words: &Words, trust: Trust) -> Result<ClientConfig, StorageError> {

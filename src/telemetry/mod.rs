@@ -93,8 +93,9 @@ const LINES_QUEUED_MAX: usize = 32_768;
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// actix calls it an error when a client sends what is no request or hangs up: nobody must look at
-/// that. The settings can bring it back with the same target.
-const PEERS_DOING: &str = "actix_http=off";
+/// that. kube does of each of its tries that fails: whoever asked tells of the last. The settings can bring them
+/// back with the same targets.
+const PEERS_DOING: &str = "actix_http=off,kube_client=off";
 
 /// Starts logging for the whole process, panics included, and traces when an endpoint is set.
 ///

@@ -125,6 +125,10 @@ pub struct Instance {
     /// `None` from a program that does not tell.
     #[serde(default)]
     pub promises: Option<bool>,
+    /// Whether the platform that runs it has answered lately; `None` where none does, or from a program that does
+    /// not tell.
+    #[serde(default)]
+    pub platform_answers: Option<bool>,
     /// `synchronous_standby_names`.
     pub waits_for: String,
     pub epochs: Vec<EpochStart>,

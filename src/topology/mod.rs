@@ -67,6 +67,9 @@ struct Inner {
 /// somebody waits.
 pub const FENCE_SEEN: Duration = Duration::from_millis(150);
 
+/// Longest wait for a database's position once a look at it has failed: for the next one or two.
+const SEEN_AGAIN: Duration = Duration::from_secs(1);
+
 /// Who follows is looked at twice a second; what was seen longer ago is not told.
 const STANDBYS_KEPT: Duration = Duration::from_secs(5);
 
@@ -104,6 +107,7 @@ impl Topology {
             move_heard: None,
             majority_heard: false,
             missed_since: None,
+            past_since: None,
             starts_until: None,
             primary_known: false,
         };
@@ -294,18 +298,24 @@ impl Topology {
     }
 
     /// Whether what was read here up to now is of an epoch that this region knows: while the primary
-    /// moves a replica can be ahead of it for a moment.
+    /// moves, or has moved and its epoch is not here yet, a replica can be ahead of it.
     pub async fn is_of_its_epoch(&self, deadline: Instant) -> bool {
         let read_at = self.now();
-        if self.look(|snapshot| snapshot.moving().is_none()) {
+        let settled = |snapshot: &Snapshot| {
+            let newest = snapshot.own.as_ref().map(Own::epoch) == snapshot.epoch_highest();
+            newest && snapshot.moving().is_none()
+        };
+        if self.look(settled) {
             return true;
         }
         let _waiter = Waiter::register(&self.inner);
         let mut snapshots = self.subscribe();
         let fresh = snapshots
-            .wait_for(|snapshot| snapshot.own.as_ref().is_none_or(|own| own.asked_at >= read_at));
+            .wait_for(|snapshot| snapshot.own.as_ref().is_some_and(|own| own.asked_at >= read_at));
+        // One look may fail; a database that does not come back within this is away.
+        let deadline = deadline.min(read_at + SEEN_AGAIN);
         let seen = matches!(tokio::time::timeout_at(deadline.into(), fresh).await, Ok(Ok(_)));
-        seen && self.look(|snapshot| snapshot.own.as_ref().is_some_and(|own| !own.unbegun))
+        seen && self.look(Snapshot::is_within_its_epoch)
     }
 
     /// Waits until an epoch after this one is known of.
@@ -404,7 +414,7 @@ impl Topology {
             if let Some(own) = &mut own {
                 own.remember(&mut snapshot.shown);
             }
-            snapshot.own = own;
+            snapshot.note_own(own);
             snapshot.count_heard();
             snapshot.note_primary(now, self.inner.stale_after);
             snapshot.age(&tracker, heard_after);

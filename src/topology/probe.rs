@@ -18,7 +18,7 @@ use std::{
 /// Where a region's internal listener answers about the topology.
 pub const PATH: &str = "/internal/v1/topology";
 
-/// On the answer of a process that is about to end, or has yet to start: whoever takes a new connection is to
+/// On the answer of a process that is about to end, has yet to start, or knows less than others may: whoever takes a new connection is to
 /// be asked from now on. With 421 it has done nothing of what was asked.
 pub const ENDING: &str = "godwit-ending";
 
@@ -27,6 +27,9 @@ pub type PeerClient = reqwest::Client;
 
 /// Makes one whose connections are new.
 pub type Connect = Arc<dyn Fn() -> Result<PeerClient, ProbeError> + Send + Sync>;
+
+/// How often a question is put to another process, in the place of one that is about to end or has yet to start.
+const OTHERS_MAX: u32 = 3;
 
 /// A report is a few kilobytes; more than this is not from a peer of ours.
 const REPORT_BYTES_MAX: usize = 1024 * 1024;
@@ -87,6 +90,13 @@ pub fn peer_client_with(
         .redirect(reqwest::redirect::Policy::none())
         .tls_backend_preconfigured(tls);
     builder.build().map_err(ProbeError::Client)
+}
+
+/// How regions are connected to, each time anew.
+#[must_use]
+pub fn connecting(routing: &RoutingConfig, tls: Option<Arc<Tls>>) -> Connect {
+    let routing = routing.clone();
+    Arc::new(move || peer_client_with(&routing, tls.as_ref()))
 }
 
 /// Asks one internal listener about itself.
@@ -166,9 +176,11 @@ impl Asker {
         let is_leaving =
             |answer: &reqwest::Response| answer.headers().contains_key(ENDING) && self.leave();
         let mut answer = send().await.map_err(ProbeError::NoAnswer)?;
-        if is_leaving(&answer) && answer.status() == reqwest::StatusCode::MISDIRECTED_REQUEST {
+        for _ in 0..OTHERS_MAX {
+            if !is_leaving(&answer) || answer.status() != reqwest::StatusCode::MISDIRECTED_REQUEST {
+                break;
+            }
             answer = send().await.map_err(ProbeError::NoAnswer)?;
-            is_leaving(&answer);
         }
         let body = body(answer, ask::BYTES_MAX).await?;
         let sealed = std::str::from_utf8(&body).map_err(|_| Refused::Malformed);

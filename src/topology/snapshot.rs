@@ -50,11 +50,17 @@ pub struct Snapshot {
     /// Since when this process knows of no primary; noted where it would be replaced without anyone
     /// asking for it.
     pub missed_since: Option<Instant>,
+    /// Since when this region's replica is past the start of an epoch whose row it has not replayed.
+    pub(super) past_since: Option<Instant>,
     /// Until when this process may have begun too short a time ago to know of a primary; `None` before it has.
     pub(super) starts_until: Option<Instant>,
     /// Has this process known of a region that takes writes, ever?
     pub(super) primary_known: bool,
 }
+
+/// A replica that streams replays the row of an epoch moments after its start. One that has not by then
+/// follows a primary that was deposed: a platform's own replica, which nobody turns round.
+const ROW_REPLAYED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The right to take writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,15 +337,17 @@ impl Snapshot {
     #[must_use]
     pub fn apart(&self) -> Option<Quarantine> {
         let own = self.own.as_ref()?;
-        let after = self.starts().filter(|start| start.epoch > own.epoch());
-        let next = after.min_by_key(|start| start.epoch);
+        let next = self.next_of(own);
+        // Log still comes in: it has followed and is about to replay the row, or it follows whoever was deposed.
+        let about_to = own.streaming == Some(true)
+            && self.past_since.is_none_or(|since| {
+                own.asked_at.saturating_duration_since(since) <= ROW_REPLAYED_WITHIN
+            });
         match (own.role, next) {
             (Role::Primary, Some(next)) if next.region == self.region => Some(Quarantine::Older),
             (Role::Primary, Some(_)) => Some(Quarantine::Deposed),
             (Role::Primary, None) if self.written > Some(own.epoch()) => Some(Quarantine::Older),
-            (Role::Replica, Some(next))
-                if own.lsn > next.start_lsn && own.streaming != Some(true) =>
-            {
+            (Role::Replica, Some(next)) if own.lsn > next.start_lsn && !about_to => {
                 Some(Quarantine::Diverged)
             }
             (Role::Primary, _) if !self.majority_heard => Some(Quarantine::Unconfirmed),
@@ -356,7 +364,34 @@ impl Snapshot {
     /// The same, when a position of it may be told too.
     #[must_use]
     pub fn tellable(&self, now: Instant) -> Option<&Own> {
-        self.readable().filter(|own| !own.unbegun && !self.hands_over(now))
+        self.readable().filter(|_| self.is_within_its_epoch() && !self.hands_over(now))
+    }
+
+    /// Whether its data is of the epoch that it knows: a replica can have come further, for a moment or because
+    /// it follows a primary that was deposed. What is told of there would be taken for lost.
+    pub(super) fn is_within_its_epoch(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !own.unbegun && !self.is_past_its_epoch(own))
+    }
+
+    fn is_past_its_epoch(&self, own: &Own) -> bool {
+        let past = |next: &EpochStart| own.lsn > next.start_lsn;
+        own.role == Role::Replica && self.next_of(own).is_some_and(past)
+    }
+
+    /// The epoch after the newest that this database has.
+    fn next_of(&self, own: &Own) -> Option<&EpochStart> {
+        let after = self.starts().filter(|start| start.epoch > own.epoch());
+        after.min_by_key(|start| start.epoch)
+    }
+
+    /// Notes what this region's database was found to be; `None` when it does not answer.
+    pub(super) fn note_own(&mut self, own: Option<Own>) {
+        // One that does not answer once is where it was.
+        if let Some(own) = &own {
+            let past = self.is_past_its_epoch(own);
+            self.past_since = past.then(|| self.past_since.unwrap_or(own.asked_at));
+        }
+        self.own = own;
     }
 
     /// Notes a promise that this region has given, for the first time or again.

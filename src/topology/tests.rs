@@ -166,10 +166,32 @@ fn a_standby_that_went_on_where_its_epoch_ended_serves_nothing() {
         topology.publish_own(Some(own(Role::Replica, lsn, &[(1, 0)], clock.monotonic())));
         assert_eq!(topology.look(Snapshot::quarantine), expected, "at {lsn}");
     }
-    // Streaming, it has followed and is about to replay the epoch's row.
-    let follows = own(Role::Replica, 51, &[(1, 0)], clock.monotonic());
-    topology.publish_own(Some(Own { streaming: Some(true), ..follows }));
-    assert_eq!(topology.look(Snapshot::quarantine), None);
+}
+
+#[tokio::test]
+async fn a_replica_that_streams_past_its_epoch_tells_nothing_and_is_apart_once_it_stays_there() {
+    let clock = Arc::new(ManualClock::new());
+    let topology = topology(&clock);
+    let newer = peer(Role::Primary, 90, &[(1, 0), (3, 50)], clock.monotonic());
+    topology.publish_peer(&region("us-east-1"), newer);
+    let look = |lsn, starts: &[(u32, u64)]| {
+        let follows = own(Role::Replica, lsn, starts, clock.monotonic());
+        topology.publish_own(Some(Own { streaming: Some(true), ..follows }));
+        let now = clock.monotonic();
+        topology.look(|snapshot| (snapshot.quarantine(), snapshot.tellable(now).is_some()))
+    };
+    assert_eq!(look(50, &[(1, 0)]), (None, true));
+    assert!(topology.is_of_its_epoch(clock.monotonic()).await);
+    // It has followed and is about to replay the epoch's row.
+    assert_eq!(look(51, &[(1, 0)]), (None, false));
+    assert!(!topology.is_of_its_epoch(clock.monotonic()).await);
+    clock.advance(Duration::from_secs(3));
+    assert_eq!(look(52, &[(1, 0)]), (None, false));
+    // It follows whoever was deposed.
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(look(52, &[(1, 0)]), (Some(Quarantine::Diverged), false));
+    assert_eq!(look(60, &[(1, 0), (3, 50)]), (None, true));
+    assert_eq!(look(51, &[(1, 0)]), (None, false), "what it was before counts no more");
 }
 
 #[test]

@@ -25,13 +25,15 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
-use x509_cert::der::Decode as _;
+use x509_cert::{der::Decode as _, time::Validity};
 
 /// How connections to peers say that they speak HTTP/2 (RFC 9113, section 3.2).
 const HTTP_2: &[u8] = b"h2";
@@ -50,6 +52,8 @@ pub enum TlsError {
     Authority(#[source] rustls::server::VerifierBuilderError),
     #[error("the certificate does not tell when it ends")]
     NoEnd(#[source] x509_cert::der::Error),
+    #[error("the certificate is valid from {from} to {to}, in seconds since 1970: not now")]
+    NotNow { from: u64, to: u64 },
 }
 
 /// What a process has for itself; nothing where all is plain HTTP.
@@ -87,17 +91,19 @@ pub struct Tls {
 /// As read at one time.
 #[derive(Debug)]
 struct Held {
-    files: Files,
+    files: Digest,
     shown: Arc<CertifiedKey>,
     clients: Arc<dyn ClientCertVerifier>,
     servers: Arc<dyn ServerCertVerifier>,
-    /// In seconds since 1970.
-    ends_at: u64,
+    /// When all of its chain is valid, in seconds since 1970.
+    valid: RangeInclusive<u64>,
 }
 
-/// The three files' bytes: by their times alone a renewal within one tick of the file system's clock, or a link
-/// that was turned to older files, would be missed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// SHA-256 of the three files: by their times alone a renewal within one tick of the file system's clock, or a
+/// link that was turned to older files, would be missed.
+type Digest = [u8; 32];
+
+/// The three files' bytes. One of them is a secret.
 struct Files {
     chain: Vec<u8>,
     key: Vec<u8>,
@@ -129,7 +135,7 @@ impl Tls {
     ) -> Result<Arc<Self>, TlsError> {
         let (chain, key, authority) = (chain.to_owned(), key.to_owned(), authority.to_owned());
         let files = Files::read(&chain, &key, &authority)?;
-        let held = RwLock::new(Arc::new(Held::of(files, [&chain, &key, &authority])?));
+        let held = RwLock::new(Arc::new(Held::of(&files, [&chain, &key, &authority])?));
         Ok(Arc::new(Self { certificate, chain, key, authority, held }))
     }
 
@@ -137,12 +143,17 @@ impl Tls {
     ///
     /// # Errors
     /// When they cannot be used: what is held stays.
-    fn reload(&self) -> Result<bool, TlsError> {
+    fn reload(&self, now: u64) -> Result<bool, TlsError> {
         let files = Files::read(&self.chain, &self.key, &self.authority)?;
-        if files == self.held().files {
+        let before = self.held();
+        if files.digest() == before.files {
             return Ok(false);
         }
-        let held = Held::of(files, [&self.chain, &self.key, &self.authority])?;
+        let held = Held::of(&files, [&self.chain, &self.key, &self.authority])?;
+        if before.valid.contains(&now) && !held.valid.contains(&now) {
+            let (from, to) = held.valid.into_inner();
+            return Err(TlsError::NotNow { from, to });
+        }
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         Ok(true)
     }
@@ -151,10 +162,10 @@ impl Tls {
         Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When the certificate that is shown ends, in seconds since 1970.
+    /// When the first of the certificates that are shown ends, in seconds since 1970.
     #[must_use]
     pub fn ends_at(&self) -> u64 {
-        self.held().ends_at
+        *self.held().valid.end()
     }
 
     /// Lets in only whom the authority signed.
@@ -190,12 +201,20 @@ impl Tls {
 pub fn of_this_machine() -> ClientConfig {
     // Some hundred certificates, which change with the machine's image.
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    });
-    trusting(roots)
+    if let Some(roots) = ROOTS.get() {
+        return trusting(roots);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(error = %causes(error), "CA certificates of this machine that cannot be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        // They may come.
+        return trusting(&Arc::new(roots));
+    }
+    trusting(ROOTS.get_or_init(|| Arc::new(roots)))
 }
 
 fn trusting(roots: &Arc<RootCertStore>) -> ClientConfig {
@@ -223,14 +242,26 @@ impl Files {
         };
         Ok(Self { chain: read(chain)?, key: read(key)?, authority: read(authority)? })
     }
+
+    fn digest(&self) -> Digest {
+        let parts = [&self.chain, &self.key, &self.authority].map(Sha256::digest);
+        Sha256::digest(parts.concat()).into()
+    }
 }
 
 impl Held {
-    fn of(files: Files, [chain, key, authority]: [&PathBuf; 3]) -> Result<Self, TlsError> {
+    fn of(files: &Files, [chain, key, authority]: [&PathBuf; 3]) -> Result<Self, TlsError> {
         let shown = certificates(&files.chain, chain)?;
-        let first = shown.first().ok_or_else(|| TlsError::Empty { file: chain.clone() })?;
-        let leaf = x509_cert::Certificate::from_der(first).map_err(TlsError::NoEnd)?;
-        let ends_at = leaf.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
+        if shown.is_empty() {
+            return Err(TlsError::Empty { file: chain.clone() });
+        }
+        let mut valid = 0..=u64::MAX;
+        for certificate in &shown {
+            let told = x509_cert::Certificate::from_der(certificate).map_err(TlsError::NoEnd)?;
+            let Validity { not_before, not_after } = told.tbs_certificate.validity;
+            let [from, to] = [not_before, not_after].map(|at| at.to_unix_duration().as_secs());
+            valid = *valid.start().max(&from)..=*valid.end().min(&to);
+        }
         let secret = PrivateKeyDer::from_pem_slice(&files.key)
             .map_err(|source| TlsError::NoPem { file: key.clone(), source })?;
         let provider = provider();
@@ -244,11 +275,11 @@ impl Held {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let servers = WebPkiServerVerifier::builder_with_provider(roots, provider);
         Ok(Self {
-            files,
+            files: files.digest(),
             shown: Arc::new(shown),
             clients: clients.build().map_err(TlsError::Authority)?,
             servers: servers.build().map_err(TlsError::Authority)?,
-            ends_at,
+            valid,
         })
     }
 }
@@ -408,10 +439,11 @@ impl CertificateLoop {
 impl Loop for CertificateLoop {
     const NAME: &'static str = "topology.certificate";
 
-    async fn tick(&mut self, _: &Op) -> Tick {
+    async fn tick(&mut self, op: &Op) -> Tick {
         let name = self.tls.certificate.as_str();
         // Some kilobytes of a mounted Secret, which is memory.
-        let loaded = self.tls.reload();
+        let now = u64::try_from(op.now().timestamp()).unwrap_or(0);
+        let loaded = self.tls.reload(now);
         let wrong = loaded.as_ref().err().map(|error| causes(error));
         let news = wrong != self.told;
         self.told.clone_from(&wrong);

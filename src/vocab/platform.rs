@@ -26,6 +26,13 @@ impl Platform {
         matches!(self, Self::CloudNativePg)
     }
 
+    /// Whether it makes the old primary a replica by itself once it was asked to promote another: from then on
+    /// there is none to be asked.
+    #[must_use]
+    pub const fn demotes(self) -> bool {
+        matches!(self, Self::CloudNativePg | Self::Aurora)
+    }
+
     /// Whether a primary that was handed over can be made a replica without a new copy that a person has
     /// made.
     #[must_use]

@@ -203,7 +203,7 @@ pub async fn a_process_that_starts_without_its_database_waits_for_it() -> anyhow
             let url = format!("{}/v1/collections/kept/items", cluster.region(AP).internal);
             let refused = peer.get(url).send().await?;
             ensure!(refused.headers().contains_key("godwit-ending"), "{refused:?}");
-            // The region has its word in the lease without it.
+            // Two of three are enough meanwhile.
             caller.create(US, "kept", &json!({"n": 2})).await?.wants(201)?;
             cluster.lab.restart(&postgres).await?;
             cluster.sound(AP, SOON).await?;

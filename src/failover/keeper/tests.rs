@@ -58,6 +58,7 @@ fn reigning() -> (Sight, InstanceRow) {
     snapshot.own = Some(own);
     let row = InstanceRow {
         platform: Platform::Postgres,
+        platform_answers: None,
         in_recovery: false,
         system: "7".into(),
         timeline: Some(1),

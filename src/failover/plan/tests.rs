@@ -36,6 +36,7 @@ pub fn all_well() -> Sight {
             follows: (!primary).then(|| at("us-east-1")),
             read_only: false,
             promises: Some(true),
+            platform_answers: None,
             waits_for: String::new(),
             epochs: vec![start.clone()],
             standbys: vec![],
@@ -349,6 +350,10 @@ fn moved_already_it_only_brings_in_who_was_left_behind() {
         let plan = planned(&sight, "eu-west-1", LOSSLESS, Durability::Async);
         assert_eq!(plan.steps.len(), 2, "{plan:?}");
     }
+    // A person makes that region anew.
+    sight.of("eu-west-1").platform = Platform::Rds;
+    let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
+    assert_eq!(plan.steps.len(), 2, "{plan:?}");
 }
 
 #[test]
@@ -365,6 +370,38 @@ fn a_planned_move_is_not_begun_where_it_could_not_go_on() {
     let mut sight = all_well().gone("us-east-1");
     sight.of("ap-south-1").promises = Some(false);
     planned(&sight, "eu-west-1", AT_ANY_PRICE, Durability::Async);
+}
+
+#[test]
+fn no_primary_is_fenced_for_a_platform_that_does_not_answer() {
+    // Whose word is needed: CloudNativePG demotes the old primary too.
+    for (platform, from_too) in [(Platform::CloudNativePg, true), (Platform::Rds, false)] {
+        for (silent, matters) in
+            [("eu-west-1", true), ("us-east-1", from_too), ("ap-south-1", false)]
+        {
+            let mut sight = all_well();
+            for name in REGIONS {
+                let own = sight.of(name);
+                (own.platform, own.platform_answers) = (platform, Some(name != silent));
+            }
+            let (to, how) = ("eu-west-1", Move::Switchover);
+            if matters {
+                refuses(
+                    &sight,
+                    to,
+                    how,
+                    Durability::Async,
+                    "does not answer, and promotes nothing",
+                );
+            } else {
+                planned(&sight, to, how, Durability::Async);
+            }
+            // Taken back, nothing is promoted.
+            sight.of("us-east-1").read_only = true;
+            let sight = sight.promised("ap-south-1", &handover("eu-west-1"));
+            planned(&sight, "us-east-1", how, Durability::Async);
+        }
+    }
 }
 
 #[test]
@@ -427,7 +464,16 @@ fn an_old_primary_gives_its_place_up_where_its_platform_wants_that_first() {
     let old = sight.of("us-east-1");
     (old.role, old.follows) = (Role::Replica, Some(at("eu-west-1")));
     refuses(&sight, "eu-west-1", Move::Switchover, Durability::Async, "cannot be asked");
-    let sight = sight.promised("ap-south-1", &handover("eu-west-1"));
+    let mut sight = sight.promised("ap-south-1", &handover("eu-west-1"));
+    let found = std::mem::replace(&mut sight.seen("us-east-1").instance, Err("it starts".into()));
+    refuses(
+        &sight,
+        "eu-west-1",
+        Move::Switchover,
+        Durability::Async,
+        "as a replica: run this again",
+    );
+    sight.seen("us-east-1").instance = found;
     let plan = planned(&sight, "eu-west-1", Move::Switchover, Durability::Async);
     let rest = ["promise", "hand over", "promote", "begin", "release", "verify", "rejoin"];
     assert_eq!(words(&plan), rest);

@@ -21,6 +21,8 @@ use std::{
 
 /// How long what a platform told is believed: it counts who asks how often.
 const TOLD_FOR: Duration = Duration::from_secs(5);
+/// Longest wait for it by who looks at the instance, which is worth little when it is late.
+const TOLD_WITHIN: Duration = Duration::from_millis(800);
 /// Longest wait for a platform's answer.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long one order waits for what a platform does; then whoever gave it asks again.
@@ -95,16 +97,18 @@ impl<P: Managing> Managed<P> {
         Ok(told)
     }
 
-    /// `None` when it is not known: the instance itself must not be unknown with its platform. That it does not
-    /// answer is believed as long as what it told.
-    async fn recently_told(&self) -> Option<Told> {
+    /// The last there was, since the instance itself must not be unknown with its platform; and whether that
+    /// answers, which is believed as long as what it told.
+    async fn recently_told(&self) -> (Option<Told>, bool) {
         let kept = self.kept().clone();
         let fresh = |at: Instant| SystemClock.monotonic().saturating_duration_since(at) < TOLD_FOR;
         if let Some(kept) = kept.as_ref().filter(|kept| fresh(kept.at)) {
-            return kept.told.clone();
+            return (kept.told.clone(), !kept.silent);
         }
-        match self.ask().await {
-            Ok(told) => Some(told),
+        let asked = tokio::time::timeout(TOLD_WITHIN, self.ask()).await;
+        let late = || ControlError::NotYet(format!("no answer within {TOLD_WITHIN:?}"));
+        match asked.unwrap_or_else(|_| Err(late())) {
+            Ok(told) => (Some(told), true),
             Err(error) => {
                 if !kept.as_ref().is_some_and(|kept| kept.silent) {
                     let error = crate::vocab::causes(&error);
@@ -113,7 +117,7 @@ impl<P: Managing> Managed<P> {
                 let told = kept.and_then(|kept| kept.told);
                 let at = SystemClock.monotonic();
                 *self.kept() = Some(Kept { at, told: told.clone(), silent: true });
-                told
+                (told, false)
             }
         }
     }
@@ -125,11 +129,12 @@ impl<P: Managing> Managed<P> {
 
     async fn read(&self) -> Result<InstanceRow, ControlError> {
         let row = self.pool.read().await?;
-        let told = self.recently_told().await;
+        let (told, answers) = self.recently_told().await;
         let receiving = told.as_ref().and_then(|told| told.receiving).unwrap_or(row.receiving);
         let conninfo = told.and_then(|told| told.follows).unwrap_or_default();
         Ok(InstanceRow {
             platform: P::PLATFORM,
+            platform_answers: Some(answers),
             receiving: row.in_recovery && receiving,
             conninfo: if row.in_recovery { conninfo } else { String::new() },
             read_only: self.is_fenced().await?,
@@ -217,6 +222,22 @@ impl<P: Managing> Managed<P> {
     }
 
     async fn write_epoch(&self, beginning: &Beginning) -> Result<Lsn, ControlError> {
+        let row = self.pool.read().await?;
+        let last = row.epochs.iter().max_by_key(|start| start.epoch);
+        let Some(ended) = last.filter(|last| last.region != beginning.region) else {
+            // One that began here goes on from where it is; so does one whose row is written already. Nobody is
+            // about to demote it but who may have been asked to.
+            if P::PLATFORM.demotes() {
+                self.has_it_as_primary().await?;
+            }
+            return self.pool.write_epoch(beginning, Some(row.lsn)).await;
+        };
+        let told = self.has_it_as_primary().await?;
+        let start = self.replayed(ended.epoch, told.promoted_from).await?;
+        self.pool.write_epoch(beginning, Some(start)).await
+    }
+
+    async fn has_it_as_primary(&self) -> Result<Told, ControlError> {
         let told = self.ask().await?;
         if let Some(primary) = &told.follows
             && P::PLATFORM.hands_over()
@@ -229,15 +250,7 @@ impl<P: Managing> Managed<P> {
             let busy = told.busy.as_deref().unwrap_or("it still has it as a replica");
             return Err(ControlError::Underway(format!("{}: {busy}", P::PLATFORM)));
         }
-        let row = self.pool.read().await?;
-        let last = row.epochs.iter().max_by_key(|start| start.epoch);
-        let ended = last.filter(|last| last.region != beginning.region).map(|last| last.epoch);
-        let start = match ended {
-            Some(ended) => self.replayed(ended, told.promoted_from).await?,
-            // One that began here goes on from where it is; so does one whose row is written already.
-            None => row.lsn,
-        };
-        self.pool.write_epoch(beginning, Some(start)).await
+        Ok(told)
     }
 
     /// Where replay ended in the epoch that `ended`: as it was when the promotion was asked for, past which
@@ -335,7 +348,7 @@ impl<P: Managing> DatabaseControl for Managed<P> {
             if !self.pool.in_recovery().await? {
                 return Err(ControlError::Refused("it is a primary: rejoin it".into()));
             }
-            let told = self.recently_told().await;
+            let (told, _) = self.recently_told().await;
             if told.is_some_and(|told| told.follows.as_ref() == Some(&upstream.conninfo)) {
                 return Ok(());
             }

@@ -85,6 +85,8 @@ pub type Acting<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
 pub struct InstanceRow {
     /// Who runs it.
     pub platform: Platform,
+    /// Whether that has answered lately; `None` where it is Postgres itself.
+    pub platform_answers: Option<bool>,
     pub in_recovery: bool,
     pub system: String,
     /// Of the log that is being written; unknown on a standby.

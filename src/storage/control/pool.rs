@@ -86,6 +86,7 @@ impl ControlPool {
         let slots = bounded(slots.fetch_all(pool)).await?;
         Ok(InstanceRow {
             platform: Platform::Postgres,
+            platform_answers: None,
             in_recovery: known.in_recovery,
             system: facts.system,
             timeline: facts.timeline.and_then(|timeline| timeline.try_into().ok()),

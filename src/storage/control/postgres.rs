@@ -77,13 +77,19 @@ impl Postgres {
         self.set(&[("primary_conninfo", Some(""))]).await?;
         let pool = self.pool.get()?;
         // One that has been started since it last received knows only what it has replayed of its own
-        // log: how far that goes is known once it has come to its end, and waits for more.
+        // log: how far that goes is known once it has come to its end, and waits for more. One that was restored
+        // to a moment (`recovery_target_action = 'pause'`) waits there, and has no more than that.
         self.pool.settle(SETTLE_MAX, "its receiver ends, and its own log is replayed", || async {
             let query = sqlx::query_scalar!(
                 r#"SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)
                     AND (pg_last_wal_receive_lsn() IS NOT NULL OR EXISTS (
-                        SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event IN
-                            ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))) AS "ended!""#
+                        SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND (wait_event IN
+                            ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
+                            OR wait_event = 'RecoveryPause' AND EXISTS (
+                                SELECT FROM pg_settings
+                                WHERE name LIKE 'recovery\_target%' AND setting <> '' AND name NOT IN
+                                    ('recovery_target_action', 'recovery_target_inclusive',
+                                    'recovery_target_timeline'))))) AS "ended!""#
             );
             Ok(bounded(query.fetch_one(pool)).await?)
         })

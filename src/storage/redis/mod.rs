@@ -200,8 +200,10 @@ mod tests {
         testing::{Server, connect},
         *,
     };
-    use crate::vocab::{Op, OpKind};
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use crate::{
+        config::testing::Signed,
+        vocab::{Op, OpKind},
+    };
 
     #[tokio::test]
     async fn is_unavailable_within_its_bound_and_comes_back_by_itself() {
@@ -235,42 +237,26 @@ mod tests {
         assert!(!guard.remaining().is_zero());
     }
 
-    /// An authority, and what it signed for a server: the files' names.
-    fn certificates(dir: &std::path::Path, name: &str) -> [String; 3] {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        let texts = [issuer.pem(), certificate.pem(), key.serialize_pem()];
-        let names = ["authority", "certificate", "key"];
-        std::array::from_fn(|n| {
-            let file = dir.join(format!("{name}-{}.pem", names[n]));
-            std::fs::write(&file, &texts[n]).unwrap();
-            file.to_str().unwrap().to_owned()
-        })
-    }
-
     #[tokio::test]
     async fn over_tls_only_a_server_that_its_authority_signed_is_spoken_to() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let [ours, certificate, key] = certificates(dir.path(), "ours");
-        let [theirs, ..] = certificates(dir.path(), "theirs");
+        let [ours, theirs] = ["ours", "theirs"].map(|name| Signed::new(dir.path(), name));
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        let over = |scheme: &str, authority: Option<&String>| {
+        let over = |scheme: &str, trusting: Option<&Signed>| {
             let url = format!("{scheme}://localhost:{port}").into();
-            let authority = authority.map(Into::into);
+            let authority = trusting.map(|signed| signed.authority.clone());
             Redis::new(&RedisConfig { url, authority, response_ms_max: 1_000 }).unwrap()
         };
         let number = port.to_string();
+        let [authority, certificate, key] =
+            [&ours.authority, &ours.certificate, &ours.key].map(|file| file.to_str().unwrap());
         let arguments = [
             ["--port", "0", "--tls-port", &number].as_slice(),
-            &["--tls-auth-clients", "no", "--tls-ca-cert-file", &ours],
-            &["--tls-cert-file", &certificate, "--tls-key-file", &key],
+            &["--tls-auth-clients", "no", "--tls-ca-cert-file", authority],
+            &["--tls-cert-file", certificate, "--tls-key-file", key],
         ]
         .concat();
         let redis = over("rediss", Some(&ours));

@@ -41,6 +41,17 @@ impl Told {
         arguments: &[&str],
         count: usize,
     ) -> anyhow::Result<Self> {
+        Self::until(cluster, arguments, |said| {
+            said.iter().filter(|line| line.starts_with("  ok ")).count() == count
+        })
+        .await
+    }
+
+    async fn until(
+        cluster: &Cluster,
+        arguments: &[&str],
+        reached: impl Fn(&[String]) -> bool,
+    ) -> anyhow::Result<Self> {
         let mut child = command(cluster, &[arguments, &["--progress"]].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -50,11 +61,11 @@ impl Told {
         let mut said = Vec::new();
         while let Some(line) = lines.next_line().await? {
             said.push(line);
-            if said.iter().filter(|line| line.starts_with("  ok ")).count() == count {
+            if reached(&said) {
                 return Ok(Self { child, lines, said });
             }
         }
-        bail!("{arguments:?} ended before its step {count}: {said:#?}")
+        bail!("{arguments:?} ended before that: {said:#?}")
     }
 
     /// Lets it come to whatever end.
@@ -74,6 +85,19 @@ pub async fn killed_after(
     count: usize,
 ) -> anyhow::Result<Vec<String>> {
     let mut told = Told::until_step(cluster, arguments, count).await?;
+    told.child.kill().await?;
+    Ok(told.said)
+}
+
+/// Runs a command until it tells that a step of this name begins, and kills it then. Returns what it told.
+pub async fn killed_in(
+    cluster: &Cluster,
+    arguments: &[&str],
+    step: &str,
+) -> anyhow::Result<Vec<String>> {
+    let begins = format!("  .. {step}:");
+    let begun = |said: &[String]| said.last().is_some_and(|line| line.starts_with(&begins));
+    let mut told = Told::until(cluster, arguments, begun).await.context(begins.clone())?;
     told.child.kill().await?;
     Ok(told.said)
 }

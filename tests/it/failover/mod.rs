@@ -4,6 +4,7 @@
 //! one of its own. All of it measures time, so nothing runs beside it.
 
 mod automatic;
+mod backup;
 mod commands;
 mod lease;
 mod moves;
@@ -19,8 +20,8 @@ use crate::{
     harness::{self, Cluster, REGIONS, SOON, eventually, region},
 };
 use anyhow::{Context as _, bail, ensure};
-use commands::{Told, killed_after, refused};
-pub use commands::{command, said};
+use commands::{Told, killed_after};
+pub use commands::{command, killed_in, refused, said};
 use godwit::vocab::{Clock as _, Lsn, SystemClock, SystemRng, rng};
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -55,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
             a_dead_primary_is_replaced_by_itself_and_nothing_is_lost,
             without_a_quorum_nobody_takes_over_by_itself,
         }
+        run_alone backup::{what_was_destroyed_is_restored_and_what_came_after_is_told_as_lost}
         run_alone lease::{
             an_isolated_primary_acknowledges_nothing_past_its_lease,
             a_commit_that_ends_past_the_lease_is_not_acknowledged,

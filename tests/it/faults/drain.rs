@@ -191,6 +191,32 @@ pub async fn a_process_with_nothing_under_way_ends_soon() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Whoever sends a second one waits for nothing.
+pub async fn a_process_that_is_told_twice_ends_at_once() -> anyhow::Result<()> {
+    let cluster = harness::shared().await?;
+    let settings = [&QUIET[..], &[("GODWIT__SERVER__DRAIN_SECONDS_MAX", "60")]].concat();
+    let edge = Edge::start(&cluster, &settings).await?;
+    let http = client::http()?;
+    let mut caller = edge.caller(&cluster)?;
+    edge.wire.hold(Direction::Response, true);
+    let ask = caller.ask(EDGE, Method::GET, "/v1/collections/drained/items");
+    let asking = ask.header("godwit-consistency", "strong").send();
+    let ending = async {
+        under_way(&http, &edge.ops, 1).await?;
+        edge.tell_to_end()?;
+        not_ready(&http, &edge.ops).await?;
+        let told_at = now();
+        edge.tell_to_end()?;
+        edge.ended().await?;
+        anyhow::Ok(since(told_at))
+    };
+    let (answer, took) = tokio::join!(asking, ending);
+    let took = took?;
+    ensure!(answer.is_err(), "it was cut off");
+    ensure!(took < GONE, "ended after {took:?}");
+    Ok(())
+}
+
 /// So that they go to another, where there is one, and none of them meets a closed door.
 pub async fn peers_that_come_anew_are_told_of_the_end() -> anyhow::Result<()> {
     let cluster = harness::shared().await?;

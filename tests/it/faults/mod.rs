@@ -88,6 +88,7 @@ pub fn trials() -> Vec<Trial> {
             all_listeners_together_take_the_time_of_one,
             a_primary_told_to_end_takes_nothing_new_from_its_peers,
             a_process_with_nothing_under_way_ends_soon,
+            a_process_that_is_told_twice_ends_at_once,
             peers_that_come_anew_are_told_of_the_end,
         }
         run positions::{a_promoted_replica_comes_to_what_it_writes}

@@ -1,6 +1,9 @@
 //! RDS and Aurora: the query API (its answers have the shapes of the API Reference), and what is done behind it.
 
-use super::{goes_on, instances::Instances, moved, open, run_by, seen, tells};
+use super::{
+    Away, goes_on, instances::Instances, moved, moved_though_killed, open, run_by, seen,
+    taken_back_around_silence, tells,
+};
 use crate::{
     harness::{self, AP, EU, REGIONS, US},
     listener::{self, Answer, Asked},
@@ -32,6 +35,7 @@ struct Amazon {
     instances: OnceLock<Instances>,
     acts: Mutex<Vec<String>>,
     failures: Mutex<Vec<String>>,
+    away: Away,
 }
 
 fn instance(region: &str) -> String {
@@ -62,6 +66,7 @@ impl Amazon {
             instances: OnceLock::new(),
             acts: Mutex::default(),
             failures: Mutex::default(),
+            away: Away::default(),
         }
     }
 
@@ -75,6 +80,9 @@ impl Amazon {
     }
 
     fn answer(self: &Arc<Self>, asked: &Asked) -> (u16, String) {
+        if self.away.is() {
+            return (503, failure("ServiceUnavailable"));
+        }
         let form: BTreeMap<String, String> =
             reqwest::Url::parse(&format!("http://x/?{}", String::from_utf8_lossy(&asked.body)))
                 .map(|url| url.query_pairs().into_owned().collect())
@@ -251,22 +259,51 @@ pub async fn a_promoted_replica_is_the_primary_from_where_it_had_replayed() -> a
         let mut caller = cluster.caller();
         goes_on(&mut caller, "before").await?;
 
-        let steps = moved(cluster, &["switchover", EU]).await?;
-        ensure!(!steps.contains(&"rejoin".to_owned()), "{steps:?}");
+        taken_back_around_silence(cluster, &mut caller, (&amazon.away, false), EU).await?;
+
+        moved_though_killed(
+            cluster,
+            &["switchover", EU],
+            EU,
+            &["fence", "promote", "begin", "release"],
+        )
+        .await?;
         ensure!(*open(&amazon.acts) == [format!("promote {EU}")], "{:?}", open(&amazon.acts));
         goes_on(&mut caller, "promoted").await?;
-        ensure!(seen(&mut caller, EU).await? == 6, "what was written before, and after");
+        ensure!(seen(&mut caller, EU).await? == 9, "what was written before, and after");
         // The epoch began where the tag says that replay was, which a restart had Postgres forget.
         let kept = open(&amazon.databases)[EU].tags["godwit:promoted-from"].clone();
         let begun =
             &crate::failover::report(cluster, EU).await.map_err(anyhow::Error::msg)?["epochs"];
         let begun = begun.as_array().and_then(|all| all.last()).context("an epoch")?.clone();
         let from: Bookmark = kept.parse()?;
-        ensure!(from.epoch.get() == 1, "{kept}");
+        // The second was promised to the move that was taken back, by which the third began where the first did.
+        ensure!(from.epoch.get() == 3, "{kept}");
         ensure!(begun["start_lsn"] == from.lsn.to_string(), "{begun}, {kept}");
-        // Who followed the old primary has nobody to follow, and says so; the old primary takes nothing.
+        // The old primary takes nothing. What it logs by itself goes on to who follows it, where it would be
+        // taken for writes that the new epoch lost.
         tells(cluster, US, &[("primary", json!(EU)), ("writable", json!(false))]).await?;
-        tells(cluster, AP, &[("primary", json!(EU)), ("role", json!("replica"))]).await?;
+        let instances = amazon.instances.get().context("instances")?;
+        instances.logs_by_itself(US).await?;
+        let apart = json!("quarantined: it went on where its epoch had ended; `godwit rejoin` it");
+        let strayed = [("primary", json!(EU)), ("streaming", json!(true)), ("quarantine", apart)];
+        let mut other = caller.fresh();
+        let mut reading = async || {
+            for region in [AP, EU] {
+                let read = other.get(region, "/v1/collections/moved/items?limit=1").await?;
+                ensure!(read.status == 200, "{region}: {read}");
+            }
+            anyhow::Ok(())
+        };
+        let strays = tells(cluster, AP, &strayed);
+        tokio::pin!(strays);
+        loop {
+            tokio::select! {
+                strayed = &mut strays => break strayed?,
+                read = reading() => read?,
+            }
+        }
+        reading().await?;
         let failures = open(&amazon.failures).clone();
         ensure!(failures.is_empty(), "{failures:?}");
         Ok(())
@@ -288,7 +325,8 @@ pub async fn a_global_cluster_goes_over_with_all_its_regions() -> anyhow::Result
         let mut caller = cluster.caller();
         goes_on(&mut caller, "before").await?;
 
-        moved(cluster, &["switchover", EU]).await?;
+        let killed = ["fence", "promote", "begin", "release"];
+        moved_though_killed(cluster, &["switchover", EU], EU, &killed).await?;
         goes_on(&mut caller, "switched over").await?;
         for at in [US, AP] {
             tells(cluster, at, &[("role", json!("replica")), ("streaming", json!(true))]).await?;

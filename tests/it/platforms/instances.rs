@@ -46,6 +46,13 @@ impl Instances {
         control::order(&self.dir, region(name), order).await.map(drop)
     }
 
+    /// What vacuum and its like log, fenced or not.
+    pub async fn logs_by_itself(&self, name: &str) -> anyhow::Result<()> {
+        self.run(name, "SELECT pg_logical_emit_message(false, 'itself', repeat('x', 10000))")
+            .await?;
+        self.run(name, "CHECKPOINT").await
+    }
+
     pub async fn promote(&self, name: &str) -> anyhow::Result<()> {
         self.run(name, "SELECT pg_promote(true, 60)").await
     }

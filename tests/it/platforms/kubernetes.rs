@@ -1,6 +1,9 @@
 //! `CloudNativePG`: an API server with one `Cluster` for each region, and what its operator does.
 
-use super::{goes_on, instances::Instances, moved, open, run_by, seen, tells};
+use super::{
+    Away, goes_on, instances::Instances, moved, moved_though_killed, open, run_by, seen,
+    taken_back_around_silence, tells,
+};
 use crate::{
     harness::{self, AP, EU, REGIONS, US},
     listener::{self, Answer, Asked},
@@ -26,6 +29,7 @@ struct Operator {
     /// Promotions, each with the token that it was told.
     promotions: Mutex<Vec<(String, Option<String>)>>,
     failures: Mutex<Vec<String>>,
+    away: Away,
     /// A demotion that is begun once its object has been read so often: an operator takes its time.
     demotion: Mutex<Option<(u32, String, Value, Value)>>,
 }
@@ -76,11 +80,15 @@ impl Operator {
             instances: OnceLock::new(),
             promotions: Mutex::default(),
             failures: Mutex::default(),
+            away: Away::default(),
             demotion: Mutex::default(),
         }
     }
 
     fn answer(self: &Arc<Self>, asked: &Asked) -> (u16, Value) {
+        if self.away.is() {
+            return (503, json!({ "kind": "Status", "code": 503, "reason": "ServiceUnavailable" }));
+        }
         if asked.authorization != format!("Bearer {TOKEN}") {
             return (401, json!({ "kind": "Status", "code": 401 }));
         }
@@ -198,16 +206,18 @@ pub async fn an_operator_hands_over_by_its_token_and_fails_over_without() -> any
         let mut caller = cluster.caller();
         goes_on(&mut caller, "before").await?;
 
-        let steps = moved(cluster, &["switchover", EU]).await?;
-        ensure!(steps.contains(&"hand over".to_owned()), "{steps:?}");
-        ensure!(steps.last().is_some_and(|last| last == "rejoin"), "{steps:?}");
+        taken_back_around_silence(cluster, &mut caller, (&operator.away, true), EU).await?;
+
+        let killed = ["fence", "hand over", "promote", "begin", "release"];
+        moved_though_killed(cluster, &["switchover", EU], EU, &killed).await?;
+        // Each was asked for once, and with what the old primary gave.
         let told = (EU.to_owned(), Some(format!("of-{}", name(US))));
         ensure!(*open(&operator.promotions) == [told], "{:?}", open(&operator.promotions));
         goes_on(&mut caller, "handed over").await?;
         for at in [US, AP] {
             tells(cluster, at, &[("role", json!("replica")), ("streaming", json!(true))]).await?;
         }
-        ensure!(seen(&mut caller, US).await? == 6, "what was written before, and after");
+        ensure!(seen(&mut caller, US).await? == 9, "what was written before, and after");
 
         // The region is gone, its operator with it.
         cluster.lab.kill(&harness::region(EU).into()).await?;

@@ -11,14 +11,17 @@ mod kubernetes;
 
 use crate::{
     client::Caller,
-    failover::{command, report, said},
-    harness::{self, Cluster, REGIONS, SOON, eventually, set},
+    failover::{command, killed_in, refused, report, said},
+    harness::{self, Cluster, REGIONS, SOON, US, eventually, set},
 };
 use anyhow::{Context as _, ensure};
 use godwit::lab::Spec;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 const COLLECTION: &str = "moved";
 
@@ -50,7 +53,31 @@ fn run_by(spec: &mut Spec, word: &str, name: impl Fn(&str) -> String) {
     }
 }
 
-/// A command that moves the primary, and the words of the steps that it took.
+/// A command that moves the primary, killed as each of these steps begins and run again. The names of the steps
+/// that it took in the end.
+///
+/// The processes of `target` are killed with it each time: what they were told is theirs to find again.
+async fn moved_though_killed(
+    cluster: &Cluster,
+    arguments: &[&str],
+    target: &str,
+    steps: &[&str],
+) -> anyhow::Result<Vec<String>> {
+    let process = format!("{target}/api").parse()?;
+    for step in steps {
+        // It says so itself while the old primary is started as a replica.
+        eventually(&format!("the step {step}"), SOON, async || {
+            let killed = killed_in(cluster, &[arguments, &["--yes"]].concat(), step).await;
+            killed.map(drop).map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+        cluster.lab.kill(&process).await?;
+        cluster.lab.restart(&process).await?;
+    }
+    moved(cluster, arguments).await
+}
+
+/// A command that moves the primary, and the names of the steps that it took.
 async fn moved(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
     let output = command(cluster, arguments).arg("--yes").output().await?;
     let said = said(&output);
@@ -59,6 +86,54 @@ async fn moved(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Vec<Stri
     let steps = report["steps"].as_array().context(said)?;
     let word = |step: &Value| step["step"].as_str()?.split(':').next().map(str::to_owned);
     Ok(steps.iter().filter_map(word).collect())
+}
+
+/// Whether an API answers nothing but that it does not work.
+#[derive(Default)]
+struct Away(AtomicBool);
+
+impl Away {
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A switchover that was killed once the primary was fenced is taken back, and none is begun while the platform
+/// does not answer. One that may have been asked to demote the primary must, before that goes on.
+async fn taken_back_around_silence(
+    cluster: &Cluster,
+    caller: &mut Caller,
+    (away, demotes): (&Away, bool),
+    target: &str,
+) -> anyhow::Result<()> {
+    let switchover = ["switchover", target, "--yes"];
+    killed_in(cluster, &switchover, "catch up").await?;
+    tells(cluster, US, &[("writable", json!(false))]).await?;
+    away.0.store(true, Ordering::Relaxed);
+    let planned = async || {
+        let output = command(cluster, &["switchover", target, "--dry-run"]).output().await;
+        output.map_err(|error| error.to_string())
+    };
+    eventually("a plan that is refused", SOON, async || {
+        let output = planned().await?;
+        let is_told = said(&output).contains("does not answer, and promotes nothing");
+        if is_told { Ok(()) } else { Err(said(&output)) }
+    })
+    .await?;
+    refused(cluster, &switchover).await?;
+    if demotes {
+        let output = command(cluster, &["switchover", US, "--yes"]).output().await?;
+        ensure!(output.status.code() == Some(1), "{}: {}", output.status, said(&output));
+        away.0.store(false, Ordering::Relaxed);
+    }
+    moved(cluster, &["switchover", US]).await?;
+    goes_on(caller, "taken back").await?;
+    away.0.store(false, Ordering::Relaxed);
+    eventually("a plan", SOON, async || {
+        let output = planned().await?;
+        if output.status.success() { Ok(()) } else { Err(said(&output)) }
+    })
+    .await
 }
 
 /// Writes in every region until each takes it, and reads all of it everywhere.

@@ -5,6 +5,7 @@ use crate::{
     vocab::{Actor, Collection, Epoch, IdempotencyKey, ItemId, Malformed, TenantId, serde_as_text},
 };
 use chrono::{DateTime, Utc};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
@@ -128,8 +129,9 @@ impl JournalRecord {
         let path = self.location.as_deref().unwrap_or(&self.path);
         let path = path.split('?').next().unwrap_or(path);
         let (collection, id) = path.strip_prefix("/v1/collections/")?.split_once("/items/")?;
-        let plain = |text: &str| unescaped(text)?.parse().ok();
-        Some((plain(collection)?, unescaped(id)?.parse().ok()?))
+        // A client may escape where it need not (RFC 3986 section 2.1).
+        let plain = |text| percent_decode_str(text).decode_utf8().ok();
+        Some((plain(collection)?.parse().ok()?, plain(id)?.parse().ok()?))
     }
 
     /// `<collection>/<id>`, as the list keeps it.
@@ -137,24 +139,6 @@ impl JournalRecord {
     pub fn item_text(&self) -> Option<String> {
         self.item().map(|(collection, id)| format!("{collection}/{id}"))
     }
-}
-
-/// Undoes percent-encoding (RFC 3986 section 2.1), which a client may use where it need not.
-fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' {
-            let mut byte = [0];
-            hex::decode_to_slice(after.get(..2)?, &mut byte).ok()?;
-            bytes.extend(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// A row as the columns give it.
