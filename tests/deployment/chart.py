@@ -297,6 +297,13 @@ REFUSED = {
     "replication: is missing": {"secrets": {"databaseControlUrl": {"secretName": "godwit-control"}}},
     "secrets.envelopeKeys.current: k2 is not one": {"secrets": {"envelopeKeys": {"current": "k2"}}},
     "secrets.macKeys.current: is missing": {"secrets": {"macKeys": {"keys": {"m1": rendering.SECRET}}}},
+    "settings.failover.agent: /agent/godwit-agent is in none of extraVolumeMounts": {**rendering.AGENT, "extraVolumeMounts": []},
+    "agent: /agents/godwit-agent is in none": {**rendering.AGENT, "settings": {"failover": {"agent": ["/agents/godwit-agent"]}}},
+    "additional properties 'hostPath' not allowed": {"extraVolumes": [{"name": "agent", "hostPath": {"path": "/"}}]},
+    "'/extraVolumes/0/name'": {"extraVolumes": [{"name": "secrets", "emptyDir": {}}]},
+    "additional properties 'valueFrom' not allowed": {
+        "extraInitContainers": [{**rendering.AGENT["extraInitContainers"][0], "env": [{"name": "A", "value": "", "valueFrom": {}}]}]
+    },
     "networkPolicy.otlp: is empty": {"settings": {"telemetry": {"otlp_endpoint": "http://collector:4318/v1/traces"}}},
 }
 
@@ -318,6 +325,9 @@ def without(rule, file="_validate.tpl"):
     without('(printf "autoscaling: minReplicas'),
     without('(printf "autoscaling.maxReplicas'),
     without('"networkPolicy.otlp'),
+    without('(printf "settings.failover.agent: %s is in none', "_control.tpl"),
+    Mistake(f"{TEMPLATES}/_control.tpl", '(printf "%s/" (trimSuffix "/" .mountPath))', ".mountPath", "'/agents/godwit-agent'"),
+    Mistake(SCHEMA, '"config",\n                  "secrets",', '"config",', "'name': 'secrets'"),
     Mistake(
         SCHEMA,
         '"replicas": {\n            "minimum": 2',

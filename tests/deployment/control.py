@@ -174,7 +174,7 @@ def refused(tree):
     without('(printf "failover.globalDatabase: is for', "_control.tpl"),
     without('(printf "secrets.databaseControlUrl', "_control.tpl"),
     without('(printf "settings.failover.durability', "_control.tpl"),
-    without('(printf "settings.failover.agent', "_control.tpl"),
+    without('(printf "settings.failover.agent: is for', "_control.tpl"),
     without('(printf "regions.%s.database', "_control.tpl"),
     without('(printf "networkPolicy.aws', "_control.tpl"),
     without('(printf "cloudnativepg.bootstrapFrom'),

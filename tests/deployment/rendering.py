@@ -21,6 +21,27 @@ KUBERNETES = ["1.30", "1.32", "1.34"]
 MONITORING = regional.MONITORING
 
 SECRET = {"secretName": "more", "key": "one"}
+# The agent, which the image has not: a container before the server's brings it.
+AGENT = {
+    "settings": {"failover": {"agent": ["/agent/godwit-agent", "--host", "10.16.8.20"]}},
+    "extraVolumes": [
+        {"name": "agent", "emptyDir": {"sizeLimit": "32Mi"}},
+        {"name": "agent-key", "secret": {"secretName": "godwit-agent", "defaultMode": 0o440}},
+    ],
+    "extraVolumeMounts": [
+        {"name": "agent", "mountPath": "/agent", "readOnly": True},
+        {"name": "agent-key", "mountPath": "/etc/godwit-agent", "readOnly": True},
+    ],
+    "extraInitContainers": [
+        {
+            "name": "agent",
+            "image": "registry.godwit.example/godwit-agent:1",
+            "command": ["cp", "/godwit-agent", "/agent/"],
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "32Mi"}},
+            "volumeMounts": [{"name": "agent", "mountPath": "/agent"}],
+        }
+    ],
+}
 GITOPS = {
     "externalSecrets": {"enabled": True, "storeRef": {"name": "store"}},
     "migrations": {"mode": "syncWave"},
@@ -109,7 +130,7 @@ def ways(tree):
     layers = {
         "as it is": {},
         "by GitOps": GITOPS,
-        "with everything": regional.merged(FULL, {"regions": replication}),
+        "with everything": regional.merged(FULL, AGENT, {"regions": replication}),
         "on CloudNativePG": on_cloudnativepg(tree),
         **moved(tree),
     }

@@ -89,7 +89,7 @@ def names_lead_somewhere(tree):
             for who, _, spec in of_pods
             if who.startswith("Deployment")
             for one in containers(spec)
-            for port in one["ports"]
+            for port in one.get("ports", [])
         }
         services = {one["metadata"]["name"]: one for one in of_kind(objects, "Service")}
 
@@ -325,13 +325,76 @@ def pods_have_no_more_than_they_need(tree):
                     yield f"{who} has no limit of memory"
                 if "envFrom" in container:
                     yield f"{who} takes its environment from elsewhere"
-                for variable in container["env"]:
+                for variable in container.get("env", []):
                     if not variable["name"].endswith("_FILE") or "valueFrom" in variable:
                         yield f"{who} has {variable['name']} in its environment, not in a file"
                     elif variable["value"] not in files:
                         yield f"{who}: {variable['name']}: no such file is mounted: {variable['value']}"
                     elif "OWNER" in variable["name"] and "migrate" not in who:
                         yield f"{who} is given the owner's URL"
+
+
+@check(
+    Mistake(
+        f"{TEMPLATES}/deployment.yaml",
+        "{{- with .Values.extraVolumeMounts }}",
+        "{{- with .Values.extraInitContainers | first | default dict | dig \"volumeMounts\" list | rest }}",
+        "the server does not find /agent/godwit-agent",
+    ),
+    Mistake(f"{TEMPLATES}/deployment.yaml", "{{- with .Values.extraVolumes }}", "{{- with list }}", "which it has not"),
+    Mistake(f"{TEMPLATES}/deployment.yaml", "{{- if .Values.extraInitContainers }}", "{{- if false }}", "nothing brings"),
+    Mistake(f"{TEMPLATES}/_helpers.tpl", '(include "godwit.restricted" $ | fromYaml)', "dict", "may more than the server"),
+    Mistake(
+        f"{TEMPLATES}/_helpers.tpl",
+        '"godwit.restricted" $ | fromYaml)) (hasKey . "securityContext"))',
+        '"godwit.restricted" $ | fromYaml)) false)',
+        "is not its own",
+    ),
+    Mistake(
+        f"{TEMPLATES}/_migrate.tpl",
+        "    volumes:\n",
+        "    initContainers:\n      {{- include \"godwit.initContainers\" . | nindent 6 }}\n    volumes:\n",
+        "has containers of others",
+    ),
+)
+def the_agent_is_where_it_is_looked_for(tree):
+    """What the image has not is brought into the pods that serve, and no others: by a container that may do no more than the server."""
+    seen = False
+    for way, region, objects in ways(tree):
+        [program, *_] = tomllib.loads(rendering.settings_of(objects)).get("failover", {}).get("agent") or [None]
+        for who, _, pod in pods(objects):
+            who = f"{way}: {who}"
+            if "Deployment" not in who:
+                if "initContainers" in pod:
+                    yield f"{who} has containers of others"
+                continue
+            volumes = {volume["name"] for volume in pod["volumes"]}
+            yield from (
+                f"{who} mounts {mount['name']}, which it has not"
+                for one in containers(pod)
+                for mount in one.get("volumeMounts", [])
+                if mount["name"] not in volumes
+            )
+            [server], before = pod["containers"], pod.get("initContainers", [])
+            if any(one["securityContext"] != server["securityContext"] for one in before):
+                yield f"{who}: a container before the server's may more than the server"
+            if not program:
+                continue
+            seen = True
+            at = [mount["name"] for mount in server["volumeMounts"] if program.startswith(mount["mountPath"] + "/")]
+            if not at:
+                yield f"{who}: the server does not find {program}"
+            brought = [mount["name"] for one in before for mount in one["volumeMounts"]]
+            if not set(at) <= set(brought):
+                yield f"{who}: nothing brings {program}"
+    if not seen:
+        yield "no way to use the chart has an agent"
+    own = {"runAsUser": 1000, "readOnlyRootFilesystem": False}
+    container = {**rendering.AGENT["extraInitContainers"][0], "securityContext": own}
+    given = rendering.values(tree, rendering.regions(tree)[0], rendering.AGENT, {"extraInitContainers": [container]})
+    [made] = the(rendering.render(tree, given)[0], "Deployment")["spec"]["template"]["spec"].get("initContainers", [None])
+    if made and made["securityContext"] != own:
+        yield f"the security context of a container that has one is not its own: {made['securityContext']}"
 
 
 def amount(quantity):
@@ -374,7 +437,7 @@ def settings_are_settings(tree):
                     yield f"{way}: {name} is written {value!r}"
         for who, _, pod in pods(objects):
             for container in containers(pod):
-                for variable in container["env"]:
+                for variable in container.get("env", []):
                     name = variable["name"].removeprefix("GODWIT__").removesuffix("_FILE").replace("__", ".").lower()
                     if not any(one.fullmatch(name) for one in known):
                         yield f"{way}: {who}: {variable['name']} names no setting: {name}"

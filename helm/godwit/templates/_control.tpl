@@ -23,6 +23,19 @@
 {{- if and (ne $control "aurora") $values.failover.globalDatabase -}}
 {{- fail (printf "failover.globalDatabase: is for aurora, and failover.control is %s" $control) -}}
 {{- end -}}
+{{- $agent := dig "failover" "agent" list $values.settings -}}
+{{- if and $agent (eq $control "postgres") -}}
+{{- $program := first $agent -}}
+{{- $brought := $values.failover.agentInImage -}}
+{{- range $values.extraVolumeMounts -}}
+{{- if or (eq $program .mountPath) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $program) -}}
+{{- $brought = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not $brought -}}
+{{- fail (printf "settings.failover.agent: %s is in none of extraVolumeMounts, and the image has no program but Godwit: mount it, or set failover.agentInImage where yours has it" $program) -}}
+{{- end -}}
+{{- end -}}
 {{- if ne $control "postgres" -}}
 {{- if not $url -}}
 {{- fail (printf "secrets.databaseControlUrl.secretName: is missing, and with failover.control: %s too the primary is fenced by SQL" $control) -}}

@@ -191,13 +191,27 @@ priorityClassName: {{ . }}
 image: {{ include "godwit.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
-  allowPrivilegeEscalation: false
-  capabilities:
-    drop: [ALL]
-  readOnlyRootFilesystem: true
-  runAsNonRoot: true
-  seccompProfile:
-    type: RuntimeDefault
+  {{- include "godwit.restricted" . | nindent 2 }}
+{{- end }}
+
+{{/* What Kubernetes' restricted profile wants of a container, and a root that nobody writes to. */}}
+{{- define "godwit.restricted" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* Somebody else's containers, with a security context each. */}}
+{{- define "godwit.initContainers" -}}
+{{- $all := list -}}
+{{- range .Values.extraInitContainers -}}
+{{- $all = append $all (ternary . (set (deepCopy .) "securityContext" (include "godwit.restricted" $ | fromYaml)) (hasKey . "securityContext")) -}}
+{{- end -}}
+{{- toYaml $all -}}
 {{- end }}
 
 {{/* Peers of a NetworkPolicy, which are this region's network where none are listed: (dict "root" $ "peers" LIST). */}}

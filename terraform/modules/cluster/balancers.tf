@@ -60,8 +60,8 @@ resource "aws_lb_target_group" "this" {
   tags                 = merge(local.tags, { Name = "${var.name}-${each.key}" })
 
   health_check {
-    # Without a certificate of a peer nothing can be asked on the internal listener: that it takes connections, and
-    # that Kubernetes calls the pod ready, must do.
+    # Without a certificate of a peer nothing can be asked on the internal listener: that it takes connections must do. Its Service has
+    # the pods that are not ready too.
     protocol            = each.value.internal ? "TCP" : "HTTP"
     path                = each.value.internal ? null : "/api/health/readiness"
     matcher             = each.value.internal ? null : "200"

@@ -32,7 +32,11 @@ impl Instances {
         }
         let urls = REGIONS.map(|name| (name.to_owned(), cluster.region(name).global_db.clone()));
         let own = Self { dir: cluster.dir().to_owned(), urls: BTreeMap::from(urls), links };
-        own.run(REGIONS[0], "GRANT godwit_owner TO godwit_control").await?;
+        // As docs/RUNBOOK.md has it for a platform.
+        let fence = "CREATE ROLE godwit_database NOLOGIN;
+            GRANT godwit_database TO godwit_owner, godwit_control;
+            ALTER DATABASE godwit OWNER TO godwit_database";
+        own.run(REGIONS[0], fence).await?;
         Ok(own)
     }
 
