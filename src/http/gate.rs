@@ -342,9 +342,9 @@ fn refusal_problem(app: &App, refusal: Refusal, bookmark: Option<Bookmark>) -> P
 }
 
 async fn at_primary(app: &App, state: &RequestState) -> Result<Decision, Problem> {
-    if !matches!(app.primary(), PrimaryView::Peer(..)) {
-        Box::pin(hold::learned(app, state)).await;
-    }
+    while !matches!(app.primary(), PrimaryView::Peer(..))
+        && Box::pin(hold::learned(app, state)).await
+    {}
     match app.primary() {
         PrimaryView::Peer(region, epoch) => Ok(Decision::Forward(region, epoch)),
         // Not found here and nobody else to ask: that is not "unauthorized".
@@ -419,9 +419,9 @@ async fn admit_peer(
     let fenced =
         || Problem::new(Kind::Fenced, "Not the primary of that epoch.").header("retry-after", "1");
     // Peers know of this region's primary by its other processes: this one may have just begun.
-    if !matches!(app.primary(), PrimaryView::Here(_)) {
-        Box::pin(hold::learned(app, state)).await;
-    }
+    while !matches!(app.primary(), PrimaryView::Here(_))
+        && Box::pin(hold::learned(app, state)).await
+    {}
     let epoch = match app.primary() {
         PrimaryView::Here(epoch) if epoch == envelope.epoch => epoch,
         _ => return Err(fenced()),

@@ -186,12 +186,12 @@ async fn first_who_knows(
 /// # Errors
 /// `unavailable` when neither can be asked: what cannot be confirmed is not good enough.
 pub async fn confirmed(app: &App, hot: &HotReads, live: Live, op: &Op) -> Result<Lookup, Problem> {
-    // Knows of neither in its first moments.
-    if !matches!(app.primary(), PrimaryView::Here(_) | PrimaryView::Peer(..))
+    // Knows of neither in its first moments, and learns more than once.
+    let end = app.clock.monotonic() + op.remaining() / 2;
+    while !matches!(app.primary(), PrimaryView::Here(_) | PrimaryView::Peer(..))
         && !is_newer_than(app, strict_lag(app))
-    {
-        app.topology.learn(app.clock.monotonic() + op.remaining() / 2).await;
-    }
+        && app.topology.learn(end).await
+    {}
     let primary = app.primary();
     let Live { id, user, generation, .. } = live;
     // What the user may do is as it is there too: their role may be another since Redis was told.

@@ -18,8 +18,8 @@ use std::{
 /// Where a region's internal listener answers about the topology.
 pub const PATH: &str = "/internal/v1/topology";
 
-/// On the answer of a process that is about to end, has yet to start, or knows less than others may: whoever takes a new connection is to
-/// be asked from now on. With 421 it has done nothing of what was asked.
+/// On the answer of a process that is about to end, has yet to start, or knows less than others of its region
+/// may: whoever takes a new connection is to be asked from now on. With 421 it has done nothing of what was asked.
 pub const ENDING: &str = "godwit-ending";
 
 /// What regions speak to each other with: [`peer_client`] makes one.

@@ -7,6 +7,7 @@ use crate::{
         load::Load,
     },
     harness::{self, AP, Cluster, EU, REGIONS, SOON, US, eventually, patient, region},
+    signin::{Person, knows},
 };
 use anyhow::{Context as _, ensure};
 use godwit::{
@@ -217,30 +218,41 @@ pub async fn a_process_that_starts_without_its_database_waits_for_it() -> anyhow
 /// Longest from the start of a process of the primary to its first answer.
 const BEGUN: Duration = Duration::from_secs(20);
 
+/// The first answer of a process that may not listen yet.
+async fn first(
+    mut ask: impl AsyncFnMut() -> anyhow::Result<client::Answer>,
+) -> anyhow::Result<client::Answer> {
+    let until = SystemClock.monotonic() + BEGUN;
+    loop {
+        match ask().await {
+            Err(error) if SystemClock.monotonic() > until => return Err(error),
+            Err(_) => tokio::task::yield_now().await,
+            Ok(answer) => return Ok(answer),
+        }
+    }
+}
+
 /// A process of the primary's region that is killed and started at once has neither its lease nor, in the other
 /// regions, anybody's word: until it has, what comes to it waits.
 pub async fn a_process_that_has_just_begun_refuses_nobody() -> anyhow::Result<()> {
     harness::faulty(async |cluster| {
         let mut caller = cluster.caller();
         caller.create(EU, "begun", &json!({"n": 0})).await?.wants(201)?;
+        let tenant = cluster.tenant("begun").await?;
+        let person = Person::make(&tenant, "ada@begun.example", "viewer").await?;
+        let person = person.sign_in(cluster, US).await?;
         for name in [US, EU] {
+            knows(&person, name).await?.wants(200)?;
             let api: Target = format!("{name}/api").parse()?;
             cluster.lab.kill(&api).await?;
-            let first = async {
-                let until = SystemClock.monotonic() + BEGUN;
-                loop {
-                    // Nobody listens yet.
-                    let answer = caller.create(name, "begun", &json!({"n": 1})).await;
-                    match answer {
-                        Err(error) if SystemClock.monotonic() > until => return Err(error),
-                        Err(_) => tokio::task::yield_now().await,
-                        Ok(answer) => return answer.wants(201),
-                    }
-                }
-            };
-            let (started, first) = tokio::join!(cluster.lab.restart(&api), first);
+            let written = first(async || caller.create(name, "begun", &json!({"n": 1})).await);
+            // Of which the directory must say that it goes on.
+            let listed = first(async || person.fresh().get(name, "/v1/sessions").await);
+            let (started, written, listed) =
+                tokio::join!(cluster.lab.restart(&api), written, listed);
             started?;
-            first.with_context(|| format!("the first answer of {name}"))?;
+            written.and_then(|answer| answer.wants(201)).context(format!("a write in {name}"))?;
+            listed.and_then(|answer| answer.wants(200)).context(format!("sessions in {name}"))?;
             cluster.sound(name, SOON).await?;
         }
         Ok(())

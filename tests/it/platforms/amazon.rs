@@ -263,6 +263,7 @@ pub async fn a_promoted_replica_is_the_primary_from_where_it_had_replayed() -> a
 
         moved_though_killed(
             cluster,
+            amazon.instances.get(),
             &["switchover", EU],
             EU,
             &["fence", "promote", "begin", "release"],
@@ -326,7 +327,8 @@ pub async fn a_global_cluster_goes_over_with_all_its_regions() -> anyhow::Result
         goes_on(&mut caller, "before").await?;
 
         let killed = ["fence", "promote", "begin", "release"];
-        moved_though_killed(cluster, &["switchover", EU], EU, &killed).await?;
+        moved_though_killed(cluster, amazon.instances.get(), &["switchover", EU], EU, &killed)
+            .await?;
         goes_on(&mut caller, "switched over").await?;
         for at in [US, AP] {
             tells(cluster, at, &[("role", json!("replica")), ("streaming", json!(true))]).await?;

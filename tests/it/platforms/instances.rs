@@ -9,6 +9,7 @@ use godwit::{
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::{collections::BTreeMap, path::PathBuf};
+use tokio::sync::Mutex;
 
 pub struct Instances {
     dir: PathBuf,
@@ -16,6 +17,9 @@ pub struct Instances {
     urls: BTreeMap<String, String>,
     /// How the first region's instance reaches the second's.
     links: BTreeMap<(String, String), String>,
+    /// One thing at a time is started: a process waits for its database, and the laboratory starts one part of a
+    /// region after the other.
+    turn: Mutex<()>,
 }
 
 impl Instances {
@@ -31,7 +35,8 @@ impl Instances {
             }
         }
         let urls = REGIONS.map(|name| (name.to_owned(), cluster.region(name).global_db.clone()));
-        let own = Self { dir: cluster.dir().to_owned(), urls: BTreeMap::from(urls), links };
+        let (dir, urls, turn) = (cluster.dir().to_owned(), BTreeMap::from(urls), Mutex::default());
+        let own = Self { dir, urls, links, turn };
         // As docs/RUNBOOK.md has it for a platform.
         let fence = "CREATE ROLE godwit_database NOLOGIN;
             GRANT godwit_database TO godwit_owner, godwit_control;
@@ -61,7 +66,16 @@ impl Instances {
         self.run(name, "SELECT pg_promote(true, 60)").await
     }
 
+    /// Kills a region's processes, and starts them anew.
+    pub async fn replace_processes(&self, cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+        let _one = self.turn.lock().await;
+        let processes = format!("{name}/api").parse()?;
+        cluster.lab.kill(&processes).await?;
+        cluster.lab.restart(&processes).await
+    }
+
     pub async fn crash(&self, name: &str) -> anyhow::Result<()> {
+        let _one = self.turn.lock().await;
         let target = format!("{name}/postgres").parse()?;
         control::ask(&self.dir, &control::Request::Kill { target }).await?;
         self.order(name, Order::Start).await

@@ -209,7 +209,8 @@ pub async fn an_operator_hands_over_by_its_token_and_fails_over_without() -> any
         taken_back_around_silence(cluster, &mut caller, (&operator.away, true), EU).await?;
 
         let killed = ["fence", "hand over", "promote", "begin", "release"];
-        moved_though_killed(cluster, &["switchover", EU], EU, &killed).await?;
+        moved_though_killed(cluster, operator.instances.get(), &["switchover", EU], EU, &killed)
+            .await?;
         // Each was asked for once, and with what the old primary gave.
         let told = (EU.to_owned(), Some(format!("of-{}", name(US))));
         ensure!(*open(&operator.promotions) == [told], "{:?}", open(&operator.promotions));
