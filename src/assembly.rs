@@ -405,3 +405,6 @@ fn process_name(clock: &SharedClock, rng: &SharedRng) -> String {
     let op = Op::new(OpKind::Command, clock.clone(), rng.clone(), Duration::ZERO);
     OpId::mint(&op).to_string()
 }
+
+#[cfg(test)]
+mod tests;

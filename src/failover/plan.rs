@@ -441,4 +441,4 @@ impl View<'_> {
 }
 
 #[cfg(test)]
-pub(in crate::failover) mod tests;
+pub(crate) mod tests;
